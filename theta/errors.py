@@ -7,7 +7,7 @@ in theta and is reported as one.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from enum import IntEnum
 from typing import ClassVar, Final
 
@@ -56,13 +56,17 @@ MALFORMED: Final = (
 
 
 class ThetaError(Exception):
-    """An error that the user can solve, with one line, a hint and an exit code."""
+    """An error that the user can solve, with one line, a hint and an exit code.
+
+    ``details`` are further lines, each shown as a hint before the hint.
+    """
 
     exit_code: ClassVar[ExitCode] = ExitCode.FAILED
 
-    def __init__(self, message: str, *, hint: str = "") -> None:
+    def __init__(self, message: str, *, hint: str = "", details: Sequence[str] = ()) -> None:
         super().__init__(message)
         self.hint = hint
+        self.details = tuple(details)
 
     def concern(self, what: str) -> None:
         """Prefix the message with ``what``, the subject of the error, unless it has it already."""

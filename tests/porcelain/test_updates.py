@@ -220,10 +220,11 @@ def test_what_does_not_fit_is_listed_and_nothing_changes(updated: Repo, tmp_path
     before = sha256(updated.path / "f32.safetensors")
     with pytest.raises(UsageError) as caught:
         bring(updated, "f32.safetensors", "low-rank", make_model(tmp_path / "u.safetensors", parts))
-    text = str(caught.value)
+    assert str(caught.value) == "the update does not fit: model.up.weight: R without the other factor"
+    text = "; ".join(caught.value.details)
     assert "model.gone.weight names no tensor" in text
+    assert "the checkpoint has names such as model." in text
     assert "model.q.weight is [96, 80], the factors are for [96, 81]" in text
-    assert "model.up.weight: R without the other factor" in text
     assert "model.step is i64" in text
     assert "\n" not in text
     assert sha256(updated.path / "f32.safetensors") == before
@@ -400,3 +401,21 @@ def test_the_page_on_storage_has_commands_that_run(updated: Repo, page_blocks: l
     assert "dense + lowrank" in printed
     shutil.rmtree(updated.path / "adapter")
     updated.git("reset", "-q", "--hard", "HEAD~2")
+
+
+def test_many_names_of_no_tensor_are_one_short_line(updated: Repo, tmp_path: Path) -> None:
+    """Twelve modules that the checkpoint lacks made an error of twelve clauses."""
+    parts: dict[str, Any] = {}
+    for k in range(12):
+        parts |= {f"h.{k}.attn.weight/R": noise((96, 4), k), f"h.{k}.attn.weight/C": noise((4, 80), k)}
+    parts |= {"model.q.weight/R": noise((96, 4), 1), "model.q.weight/C": noise((4, 7), 2)}
+    make_model(tmp_path / "u.safetensors", parts)
+    line = ("--update-type", "low-rank", "--update-data", str(tmp_path / "u.safetensors"))
+    done = updated.theta("add", "f32.safetensors", *line, code=2)
+    error, *hints = done.stderr.rstrip("\n").split("\n")
+    head = "error: the update does not fit: h.0.attn.weight, h.1.attn.weight, h.2.attn.weight"
+    assert error == f"{head} and 9 more: each names no tensor"
+    assert all(one.startswith("hint: ") for one in hints)
+    assert "the checkpoint has names such as model." in hints[0]
+    assert any("the factors are for [96, 7]" in one for one in hints)
+    assert hints[-1] == "hint: nothing was changed"

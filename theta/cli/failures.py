@@ -17,11 +17,10 @@ else:
 
 
 def error(problem: ThetaError) -> None:
-    """Print an error on one line, and the way out on a second one; git's own words stay as they are."""
+    """Print an error on one line, and the way out on lines of hints; git's own words stay as they are."""
     text = str(problem) if isinstance(problem, RefusedError) else one_line(str(problem))
     console.err(*f"error: {text}".split("\n"))
-    if problem.hint:
-        console.err(f"hint: {problem.hint}")
+    console.err(*(f"hint: {line}" for line in (*problem.details, problem.hint) if line))
 
 
 def compiled_in_vain() -> None:

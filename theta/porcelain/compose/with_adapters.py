@@ -45,7 +45,7 @@ def folded(
         brought = update_files.of_adapter(adapter, found.weights, f"the weights in {found.label}")
         plan = folding.plan(shards, [brought], [1.0], result_texts.parsed(base) or {})
     except UsageError as error:
-        raise UsageError(f"{label}: {error}", hint=error.hint) from error
+        raise UsageError(f"{label}: {error}", hint=error.hint, details=error.details) from error
     for shard in shards:
         objects.expect(shard.manifest.trees())
     with objects.writing(keep=True) as pack:

@@ -216,7 +216,7 @@ def rounds(session: Session, oid: str) -> list[Round]:
         return [read_round(line) for line in values(session, oid, TRAILER)]
     except UsageError as error:
         told = f"{oid[:12]} has a malformed {TRAILER} trailer: {error}"
-        raise UsageError(told, hint=error.hint) from error
+        raise UsageError(told, hint=error.hint, details=error.details) from error
 
 
 def how_of(session: Session, found: Sequence[Round]) -> How:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from typing import Final
 
 from theta.codecs import arith
@@ -58,6 +59,7 @@ class _Fitting:
         self._brought = brought = self.names.spread()
         self._coded = coded.groups((line.name, line.dtype) for line in manifest.lines)
         self._problems = list(brought.problems)
+        self._unknown: list[str] = []
         self._named = {name: self.names.of(name) for name in brought.updates}
 
     def steps(self) -> list[Step]:
@@ -73,15 +75,22 @@ class _Fitting:
         steps = [self._step(self._lines[name], items) for name, items in found.items()]
         steps += self._added(items)
         if self._problems:
-            text = updates.listed(self._problems)
-            raise UsageError(f"the update does not fit: {text}", hint="nothing was changed")
+            first, others = updates.told(self._problems)
+            details = (*self._likely(), *others)
+            raise UsageError(f"the update does not fit: {first}", hint="nothing was changed", details=details)
         return sorted([*steps, *self._scaled_biases(steps)], key=lambda step: step.line.name)
+
+    def _likely(self) -> Iterator[str]:
+        """Yield the tensor whose name is most like that of the first update that names none."""
+        near = get_close_matches(self._unknown[0], self._lines, 1, 0) if self._unknown else []
+        yield from (f"the checkpoint has names such as {name}" for name in near)
 
     def _by_line(self, items: Mapping[str, Update]) -> Iterator[tuple[str, Update]]:
         """Yield the name of the tensor that each of ``items`` updates; note names of no tensor."""
         for name, item in items.items():
             line = self._line(name)
             if line is None and not self._is_added(name, item):
+                self._unknown.append(name)
                 self._problems.append(f"{name} names no tensor{_experts(name)}")
             elif line is not None:
                 yield line.name, item

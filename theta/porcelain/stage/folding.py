@@ -103,7 +103,7 @@ def plan(
     steps = summing.together([one.steps for one in plans], weights)
     if len(shards) > 1 and (added := [step.line.name for step in steps if step.is_new]):
         raise UsageError(
-            f"a model in shards gets no new tensors: {updates.listed(added)}",
+            f"a model in shards gets no new tensors: {updates.few(added)}",
             hint="join it into one file with 'theta convert'",
         )
     return FoldingPlan(steps, plans, ties)

@@ -30,7 +30,8 @@ def together(plans: Sequence[Sequence[Step]], weights: Sequence[float]) -> list[
     problems: list[str] = []
     made = [_joined(pairs, problems) for pairs in found.values()]
     if problems:
-        raise UsageError(f"the updates cannot be added up: {updates.listed(problems)}")
+        first, others = updates.told(problems)
+        raise UsageError(f"the updates cannot be added up: {first}", details=others)
     return sorted(made, key=lambda step: step.line.name)
 
 

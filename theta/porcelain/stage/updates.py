@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     Matrix = NDArray[np.float64]
 
 KINDS: Final = ("low-rank", "sparse", "ia3", "scaled", "dense")
+_NAMES: Final = 3
+_KINDS: Final = 8
+"""Names of one kind of fault, and further kinds, that an error tells."""
 BIAS_OF_B: Final = ".lora_B.bias"
 """The end of the name of a bias that is added, scaled, to the bias of the module."""
 
@@ -186,8 +189,29 @@ def same(one: Update, other: Update) -> bool:
     return False
 
 
-def listed(problems: Iterable[str], limit: int = 20) -> str:
-    """Join ``problems`` in one line, at most ``limit`` of them."""
-    all_of_them = list(problems)
-    more = f"; and {len(all_of_them) - limit} more" if len(all_of_them) > limit else ""
-    return "; ".join(all_of_them[:limit]) + more
+def told(problems: Iterable[str]) -> tuple[str, list[str]]:
+    """Return the first kind of ``problems`` in a few words, and a line for each of the other kinds.
+
+    A problem is the name of a tensor and, behind a space, what is wrong with it; tensors with the same
+    fault are counted together.
+    """
+    kinds: dict[str, list[str]] = {}
+    for problem in problems:
+        name, _, reason = problem.partition(" ")
+        kinds.setdefault(reason, []).append(name)
+    first, *others = (_of_kind(reason, names) for reason, names in kinds.items())
+    more = [f"and {len(others) - _KINDS} other faults"] if len(others) > _KINDS else []
+    return first, [*(f"also {one}" for one in others[:_KINDS]), *more]
+
+
+def _of_kind(reason: str, names: Sequence[str]) -> str:
+    if len(names) == 1:
+        return f"{names[0]} {reason}".rstrip()
+    each = "" if names[0].endswith(":") else "each "
+    return f"{few([name.rstrip(':') for name in names])}: {each}{reason}"
+
+
+def few(names: Sequence[str]) -> str:
+    """Return the first three names, and the number of the others."""
+    more = f" and {len(names) - _NAMES} more" if len(names) > _NAMES else ""
+    return ", ".join(names[:_NAMES]) + more
