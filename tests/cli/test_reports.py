@@ -103,6 +103,7 @@ def test_what_reports_say(told: Repo) -> None:
         "git": [],
         "problems": [],
         "not_here": {"commits": 0, "tensors": 0, "nbytes": 0},
+        "plain": [],
     }
     shown = report(told, "show")
     assert shown["subject"] == "second"

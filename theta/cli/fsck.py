@@ -14,7 +14,7 @@ from theta.cli.common import open_session
 from theta.errors import ExitCode
 from theta.lazy import Module
 from theta.porcelain.look import checking
-from theta.porcelain.workspace import agreement
+from theta.porcelain.workspace import agreement, coverage
 from theta.store.changes import counted
 
 if TYPE_CHECKING:
@@ -66,11 +66,18 @@ def fsck(
         bad = bad or 1
     if owed:
         console.note(str(owed))
+    if plain := _plain(session):
+        console.note(coverage.plain_line(plain))
     if bad:
         console.err("error: the repository has problems")
         return int(ExitCode.CORRUPT)
     console.note("no problems found")
     return 0
+
+
+def _plain(session: Session) -> list[str]:
+    """Return the tracked files that are here as plain bytes; a bare repository has no files."""
+    return [] if session.repo.is_bare else coverage.plain(session)
 
 
 def _as_json(session: Session, owed: checking.Owed, more: Mapping[str, object], *, read_data: bool) -> int:
@@ -79,5 +86,6 @@ def _as_json(session: Session, owed: checking.Owed, more: Mapping[str, object], 
     said = (done.stdout + done.stderr).decode("utf-8", "backslashreplace").splitlines()
     found = list(checking.problems(session, owed, read_data=read_data))
     told = {"git": said if done.code else [], "problems": found, "not_here": asdict(owed)}
+    told["plain"] = _plain(session)
     reports.as_json("fsck", {**told, **more})
     return int(ExitCode.CORRUPT) if done.code or found else 0

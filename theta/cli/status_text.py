@@ -11,9 +11,11 @@ from theta.lazy import Module
 if TYPE_CHECKING:
     from theta.git import lfs
     from theta.porcelain.look.overview import Report, Row
+    from theta.porcelain.workspace import coverage
     from theta.store import changes
     from theta.store.changes import Changes
 else:
+    coverage = Module("theta.porcelain.workspace.coverage")
     changes = Module("theta.store.changes")
     lfs = Module("theta.git.lfs")
 
@@ -140,5 +142,7 @@ def _remarks(report: Report) -> None:
         console.out(f"{path} is still a manifest; 'theta restore {path}' writes the checkpoint")
     for path in report.pointers:
         console.out(f"{path} is a Git LFS pointer, not the file itself; {lfs.FETCH}")
+    if report.plain:
+        console.out(coverage.plain_line(report.plain))
     if not report.head_agrees:
         console.out("HEAD lacks stored tensors of its checkpoints; 'theta fsck --mend' rebuilds them")

@@ -63,9 +63,11 @@ class Changes:
     """The reason why a version cannot be read, or ""."""
     old_path: str = field(default="", kw_only=True)
     """The path that the file had before, if it was renamed."""
+    plain: bool = field(default=False, kw_only=True)
+    """The file is there in the new version, but as plain bytes."""
 
     def __bool__(self) -> bool:
-        told = self.fault or self.old_path
+        told = self.fault or self.old_path or self.plain
         return bool(self.tensors) or self.container or self.created or self.removed or bool(told)
 
     def count(self, status: str) -> int:
@@ -83,6 +85,8 @@ class Changes:
         """Return one line with the changes and the number of files."""
         if self.fault:
             return self.fault
+        if self.plain:
+            return "stored as plain bytes now, not as a checkpoint"
         if self.created or self.removed:
             return f"{'new' if self.created else 'deleted'}, {counted(len(self.tensors), 'tensor')}"
         words = (("MST", "changed"), ("A", "added"), ("D", "deleted"), ("R", "renamed"))

@@ -20,7 +20,7 @@ from theta.git import commit_graph, lfs, processes, state_files
 from theta.git.quoting import split_lines
 from theta.git.repository import STORES
 from theta.porcelain.setup import installing
-from theta.porcelain.workspace import abandoned, agreement, worktree
+from theta.porcelain.workspace import abandoned, agreement, coverage, worktree
 from theta.porcelain.workspace.session import Session
 from theta.progress import Progress
 from theta.store import closure
@@ -170,7 +170,7 @@ def _plain_bytes(session: Session) -> Iterator[Complaint]:
             continue
         if (error := session.malformed(one.oid)) is not None:
             yield Complaint("manifests", f"{path}: {error}", error.hint or "'theta fsck' tells more", False)
-        elif _is_pointer(session, one.oid):
+        elif coverage.is_pointer(session.repo, one.oid):
             yield Complaint("plain bytes", f"{path} is a pointer of Git LFS", lfs.FETCH, False)
         else:
             text = f"{path} is stored as plain bytes: what committed or staged it ran no filter"
@@ -181,11 +181,6 @@ def _plain_bytes(session: Session) -> Iterator[Complaint]:
                 else f"'theta add {path}', then commit it"
             )
             yield Complaint("plain bytes", text, remedy, is_same)
-
-
-def _is_pointer(session: Session, oid: str) -> bool:
-    blob = session.repo.blob(oid)
-    return blob is not None and blob.size < lfs.MAX_BYTES and lfs.is_pointer(blob.data)
 
 
 def _is_as_staged(session: Session, path: str, oid: str) -> bool:
@@ -208,10 +203,7 @@ def _stage(session: Session) -> None:
 
 def _mendable(session: Session) -> list[str]:
     """Return the files in the index as plain bytes that are the same in the worktree."""
-    staged = session.index
-    plain = [(path, one.oid) for path, one in staged.items() if path not in staged.manifests]
-    known = [path for path, oid in plain if session.malformed(oid) or _is_pointer(session, oid)]
-    return [path for path, oid in plain if path not in known and _is_as_staged(session, path, oid)]
+    return [path for path in coverage.plain(session) if _is_as_staged(session, path, session.index[path].oid)]
 
 
 def _files(session: Session) -> Iterator[Complaint]:
@@ -238,7 +230,7 @@ def _stores(session: Session) -> Iterator[Complaint]:
 def _agreement(session: Session) -> Iterator[Complaint]:
     head = session.repo.head()
     try:
-        if head is None or session.repo.in_progress() or agreement.head_agrees(session):
+        if head is None or session.repo.in_progress() or agreement.head_holds(session):
             return
         text = f"{STORES}/ of commit {head[:12]} does not agree with its manifests"
         known = head not in commit_graph.unpublished(session.repo, [head])

@@ -79,8 +79,8 @@ def _commit(session: Session, oid: str, seen: set[str], owed: Owed, *, read_data
             if len(found) > MOST:
                 yield f"{oid[:12]}:{path}: and {len(found) - MOST} more"
     yield from _shared_stores(session, oid)
-    if not agreement.agrees(session, tree):
-        yield f"commit {oid[:12]}: .theta/ does not agree with the manifests"
+    if not agreement.holds(session, tree):
+        yield f"commit {oid[:12]}: .theta/ lacks what the manifests name"
 
 
 def _shared_stores(session: Session, oid: str) -> Iterator[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any, Final
@@ -19,7 +19,7 @@ from theta.merging.strategies.factor_names import FACTOR
 from theta.porcelain.look import version_changes
 from theta.porcelain.look.overview import compare_with_file, version_of_file
 from theta.porcelain.look.version_changes import Group
-from theta.porcelain.workspace import worktree
+from theta.porcelain.workspace import coverage, worktree
 from theta.porcelain.workspace.checkpoints import EMPTY, Checkpoints
 from theta.porcelain.workspace.session import Session
 from theta.porcelain.workspace.worktree import State
@@ -103,7 +103,8 @@ def compare(
         _ = session.repo.worktree
         found = _with_worktree(session, old, progress)
     else:
-        found = _with_manifests(session, old, on_side(session, pair.new))
+        new = on_side(session, pair.new)
+        found = _with_manifests(session, old, new, _plain(session, pair.new, old, new))
     session.cache.save()
     return [item for item in found if item.changes and (wanted is None or wanted.intersection(item.paths))]
 
@@ -112,7 +113,8 @@ def of_commit(session: Session, oid: str) -> list[Compared]:
     """Return each checkpoint that commit ``oid`` changed against its first parent."""
     parent = parent_of(session, oid)
     session.expect_trees([name for name in (oid, parent) if name])
-    return _with_manifests(session, session.at(parent) if parent else EMPTY, session.at(oid))
+    old, new = session.at(parent) if parent else EMPTY, session.at(oid)
+    return _with_manifests(session, old, new, _plain(session, oid, old, new))
 
 
 def parent_of(session: Session, oid: str) -> str | None:
@@ -120,8 +122,17 @@ def parent_of(session: Session, oid: str) -> str | None:
     return next((one for one in session.repo.commit(oid).parents[:1] if session.repo.has(one)), None)
 
 
-def _with_manifests(session: Session, old: Checkpoints, new: Checkpoints) -> list[Compared]:
-    found = version_changes.changed(session, old, new)
+def _plain(session: Session, side: str, old: Checkpoints, new: Checkpoints) -> set[str]:
+    """Return the checkpoints of ``old`` whose files are plain bytes on ``side``, with checkpoints ``new``."""
+    if side:
+        return version_changes.plain_in(session.repo.tree_of(side), old, new)
+    return (old.keys() - new.keys()) & {*coverage.plain(session)}
+
+
+def _with_manifests(
+    session: Session, old: Checkpoints, new: Checkpoints, plain: Collection[str]
+) -> list[Compared]:
+    found = version_changes.changed(session, old, new, plain)
     return [
         Compared(path, item, _oids(old, path, item), _oids(new, path, item)) for path, item in found.items()
     ]

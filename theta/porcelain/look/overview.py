@@ -10,7 +10,7 @@ from theta.git.repository import STORES
 from theta.lazy import Module
 from theta.porcelain.look import version_changes
 from theta.porcelain.look.version_changes import Group, ModelChanges
-from theta.porcelain.workspace import agreement
+from theta.porcelain.workspace import agreement, coverage
 from theta.porcelain.workspace.checkpoints import EMPTY, Checkpoints, is_shard
 from theta.porcelain.workspace.session import Session
 from theta.porcelain.workspace.worktree import Found, State, skeleton_of
@@ -53,7 +53,8 @@ class Report:
         conflicts: path -> tensors in conflict that have no answer yet.
         unfilled: checkpoints whose file still holds the manifest.
         pointers: checkpoints whose file is a Git LFS pointer.
-        head_agrees: ``.theta/`` in HEAD agrees with the manifests.
+        plain: tracked files that are in the index as plain bytes.
+        head_agrees: ``.theta/`` in HEAD has all that the manifests name.
         operation: the operation in progress ("merge", "rebase", ...), or "".
     """
 
@@ -64,6 +65,7 @@ class Report:
     conflicts: dict[str, list[Conflict]] = field(default_factory=dict)
     unfilled: list[str] = field(default_factory=list)
     pointers: list[str] = field(default_factory=list)
+    plain: list[str] = field(default_factory=list)
     head_agrees: bool = True
     operation: str = ""
 
@@ -149,7 +151,7 @@ def is_untouched(session: Session, found: dict[str, Found]) -> bool:
         return False
     staged = {path: one.oid for path, one in session.index.items()}
     committed = {path: one.oid for path, one in session.head.items()}
-    return staged == committed and not session.index.conflicts and agreement.head_agrees(session)
+    return staged == committed and not session.index.conflicts and agreement.head_holds(session)
 
 
 def report(
@@ -169,7 +171,7 @@ def report(
     with session.journal.reading():
         fields = session.repo.git().changes("status", "--porcelain=v2", "--branch", "-z", "--", *pathspec)
     result = Report(
-        head_agrees=agreement.head_agrees(session), operation=in_progress.current(session.repo).name
+        head_agrees=agreement.head_holds(session), operation=in_progress.current(session.repo).name
     )
     _parse(fields, result)
     _add_modified(session, modified, result)
@@ -180,8 +182,15 @@ def report(
         result,
         conflicts={path: answers.unanswered(session, tensors) for path, tensors in conflicts.items()},
         pointers=[path for path, item in found.items() if item.pointer],
+        plain=_plain(session, found),
         unfilled=[path for path, item in found.items() if item.state is State.UNFILLED],
     )
+
+
+def _plain(session: Session, found: dict[str, Found]) -> list[str]:
+    """Return the tracked files that are in the index as plain bytes; theta would store them otherwise."""
+    changed = (session.index[path].oid for path, item in found.items() if item.state is not State.SAME)
+    return coverage.plain(session) if any(session.manifest_or_none(oid) is None for oid in changed) else []
 
 
 def _parse(fields: list[str], result: Report) -> None:

@@ -9,7 +9,7 @@ If two shards have different tensors of the same name, each file is compared as 
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -95,21 +95,35 @@ def compare(group: Group, before: Mapping[str, Version], after: Mapping[str, Ver
     return ModelChanges(*counts, *ends, group.paths, len(before), len(after))
 
 
-def changed(session: Session, before: Checkpoints, after: Checkpoints) -> dict[str, Changes]:
-    """Return path or name of a sharded model -> changes, for all that differ between two versions."""
+def changed(
+    session: Session, before: Checkpoints, after: Checkpoints, plain: Collection[str] = ()
+) -> dict[str, Changes]:
+    """Return path or name of a sharded model -> changes, for all that differ between two versions.
+
+    ``plain`` are checkpoints of ``before`` whose files are plain bytes in the new version.
+    """
     found: dict[str, Changes] = {}
     taken: set[str] = set()
     for group in groups(before, after):
         if all(before.oid(path) == after.oid(path) for path in group.paths):
+            continue
+        if not {*group.paths}.isdisjoint(plain):
             continue
         item = compare(group, versions(session, group.before, before), versions(session, group.after, after))
         if item is not None:
             found[group.name] = item
             taken.update(group.paths)
     for path in (before.keys() | after.keys()) - taken:
-        if before.oid(path) != after.oid(path):
+        if path in plain:
+            found[path] = Changes((), False, 0, plain=True)
+        elif before.oid(path) != after.oid(path):
             found[path] = changes_of(session, before.oid(path), after.oid(path))
     return dict(sorted(found.items()))
+
+
+def plain_in(tree: Tree, before: Checkpoints, after: Checkpoints) -> set[str]:
+    """Return the checkpoints of ``before`` that are plain files of ``tree``, which has those of ``after``."""
+    return {path for path in before.keys() - after.keys() if (entry := tree.get(path)) and entry.is_file}
 
 
 def changes_of(session: Session, before: str | None, after: str | None) -> Changes:
@@ -138,7 +152,7 @@ def between(session: Session, old: Tree | None, new: Tree) -> dict[str, Changes]
     """Return path -> changes for each checkpoint or sharded model that differs between two trees."""
     before = session.of_tree(old) if old is not None else EMPTY
     after = session.of_tree(new)
-    found = changed(session, before, after)
+    found = changed(session, before, after, plain_in(new, before, after))
     gone = {path for path, item in found.items() if item.removed and path in before}
     come = {path for path, item in found.items() if item.created and path in after}
     if old is not None and gone and come:
@@ -194,7 +208,8 @@ class Summary:
         body = {"commit": self.commit, "author": self.author, "date": self.date, "subject": self.subject,
                 "checkpoints": found, "files": self.files}  # fmt: skip
         renamed = {path: item.old_path for path, item in self.checkpoints.items() if item.old_path}
-        more = {"malformed": faults, "renamed": renamed}
+        plain = [path for path, item in self.checkpoints.items() if item.plain]
+        more = {"malformed": faults, "renamed": renamed, "plain": plain}
         return body | {key: value for key, value in more.items() if value}
 
 

@@ -174,7 +174,7 @@ def _refuse_broken(session: Session, updates: Sequence[tuple[str, str]]) -> None
     for local, remote in updates:
         hidden = [f"^{remote}"] if session.repo.has(remote) else ["--not", "--remotes"]
         for oid in session.repo.git().run("rev-list", local, *hidden).text.split():
-            if not agreement.agrees(session, session.repo.tree_of(oid)):
+            if not agreement.holds(session, session.repo.tree_of(oid)):
                 raise HookRefusedError(
                     f"commit {oid[:12]} lacks objects of its checkpoints in .theta/", hint="theta fsck --mend"
                 )

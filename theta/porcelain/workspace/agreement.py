@@ -16,7 +16,8 @@ from theta import _notes
 from theta.errors import DiskError, ManifestError, MissingObjectsError, NewerFormatError, NoSpaceError
 from theta.git import commit_graph
 from theta.git.commit_graph import unpublished
-from theta.git.object_values import Commit, Tree
+from theta.git.object_format import TREE
+from theta.git.object_values import Commit, Tree, tree_bytes
 from theta.git.repository import STORES
 from theta.porcelain.setup import sparse_patterns
 from theta.porcelain.workspace import index_closure, unsettled, worktree
@@ -196,6 +197,27 @@ def agrees(session: Session, tree: Tree) -> bool:
     return (entry.id if entry is not None else None) == stores_id(session, tree)
 
 
+def holds(session: Session, tree: Tree) -> bool:
+    """Return whether ``.theta/`` in ``tree`` has all that its manifests name.
+
+    It may have stores of no manifest, too: a git without theta deleted a checkpoint, or committed the file as
+    plain bytes.  The next commit leaves them out.
+    """
+    entry = tree.get(STORES)
+    there = entry.tree if entry is not None else None
+    stores = _checkpoints(session, tree).by_store.keys()
+    kept = [(one.name, one.mode, one.id) for one in there or () if one.name in stores]
+    body = tree_bytes(kept)
+    form = session.repo.format
+    return stores_id(session, tree) == (form.object_id(TREE, (body,), len(body)).hex() if kept else None)
+
+
+def head_holds(session: Session) -> bool:
+    """Return whether the commit at HEAD has all that its manifests name."""
+    head = session.repo.head()
+    return head is None or head_agrees(session) or holds(session, session.repo.tree_of(head))
+
+
 def head_agrees(session: Session) -> bool:
     """Return whether the commit at HEAD is in agreement; a positive result is cached by its id."""
     head = session.repo.head()
@@ -222,8 +244,9 @@ def mend_head(session: Session, *, on_purpose: bool = False) -> Mended | None:
 def mend_range(session: Session, commits: Iterable[str], *, on_purpose: bool = False) -> Mended | None:
     """Rewrite the wrong ones of ``commits`` that are ancestors of HEAD, and all commits after them.
 
-    A commit that others may have is rewritten only ``on_purpose``.  Author, committer, message and
-    encoding stay the same, signatures are dropped.  HEAD moves by compare-and-swap.
+    A commit that others may have is rewritten only ``on_purpose``, and not for stores that no manifest
+    names.  Author, committer, message and encoding stay the same, signatures are dropped.  HEAD moves by
+    compare-and-swap.
     Returns None when nothing was wrong.
     """
     repo, wanted = session.repo, set(commits)
@@ -233,9 +256,11 @@ def mend_range(session: Session, commits: Iterable[str], *, on_purpose: bool = F
     ordered = commit_graph.oldest_first(repo, head, wanted)
     session.expect_trees(wanted)
     wrong = {oid for oid in (commit.id for commit in ordered) if not agrees(session, repo.tree_of(oid))}
+    own = unpublished(repo, wanted) if wrong else set[str]()
+    wrong -= {oid for oid in wrong - own if holds(session, repo.tree_of(oid))}
     if not wrong:
         return None
-    free = wanted if on_purpose else unpublished(repo, wanted)
+    free = wanted if on_purpose else own
     mapping: dict[str, str] = {}
     with session.change() as change:
         for commit in ordered:

@@ -1,4 +1,7 @@
-"""Files that a commit misses: new files of tracked patterns, and checkpoints that no pattern covers."""
+"""Files that a commit misses: new files of tracked patterns, and checkpoints that no pattern covers.
+
+And tracked files that a git without theta's filter committed as plain bytes.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +10,22 @@ import re
 import shlex
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
-from theta import formats
 from theta.errors import ThetaError
+from theta.git import lfs
 from theta.git.attributes import filter_of, only_tracked
-from theta.git.repository import STORES
+from theta.git.repository import STORES, Repository
 from theta.git.run import Git
+from theta.lazy import Module
+from theta.porcelain.workspace.checkpoints import is_manifest
 from theta.porcelain.workspace.session import Session
 from theta.store.files.file_source import FileSource
+
+if TYPE_CHECKING:
+    from theta import formats
+else:
+    formats = Module("theta.formats")
 
 LARGE: Final = 10_000_000
 """Size in bytes above which the strictest host refuses a plain blob."""
@@ -59,6 +69,29 @@ def uncovered_line(session: Session, paths: Sequence[str], cwd: Path) -> str:
     them = "it" if one else "them"
     command = _track_command(session.repo.worktree, paths, cwd)
     return f"{_names(paths)} {what}, and no tracked pattern covers {them}; to track {them}: {command}"
+
+
+def plain(session: Session) -> list[str]:
+    """Return the tracked files that are in the index as plain bytes: what wrote them ran no filter."""
+    raw = ((path, one.oid) for path, one in session.index.items() if path not in session.index.manifests)
+    return [
+        path for path, oid in raw if not (is_manifest(session.repo, oid) or is_pointer(session.repo, oid))
+    ]
+
+
+def is_pointer(repo: Repository, oid: str) -> bool:
+    """Return whether blob ``oid`` is a Git LFS pointer."""
+    blob = repo.blob(oid)
+    return blob is not None and blob.size < lfs.MAX_BYTES and lfs.is_pointer(blob.data)
+
+
+def plain_line(paths: Sequence[str]) -> str:
+    """Return one line about the :func:`plain` files ``paths``, with the commands that mend it."""
+    if len(paths) == 1:
+        what, wanted = "is stored as plain bytes, not as a checkpoint", shlex.quote(paths[0])
+    else:
+        what, wanted = "are stored as plain bytes, not as checkpoints", "-u"
+    return f"{_names(paths)} {what}; to mend: theta add {wanted} && theta commit"
 
 
 def _names(paths: Sequence[str]) -> str:
