@@ -273,3 +273,31 @@ def test_a_manifest_of_nothing_staged_is_taken_by_the_commands_that_are_named(tr
     tracked.git("add", "copy.safetensors")
     tracked.theta("restore", "copy.safetensors")
     assert digest(tracked, "copy.safetensors") == digest(tracked)
+
+
+@pytest.mark.parametrize("program", ["theta", "git"])
+def test_diff_tells_what_is_in_conflict(tracked: Repo, program: str) -> None:
+    prepare(tracked, "merge")
+    run_either(tracked, program, "merge", "side")
+    tracked.write("code.py", "print('edited')\n")
+    shown = tracked.theta("diff")
+    assert f"{MODEL}: 1 in conflict" in shown.stdout
+    assert f"{BOTH}  both modified" in shown.stdout
+    assert THEIRS not in shown.stdout
+    assert "diff --cc" not in shown.stdout
+    assert "+print('edited')" in shown.stdout
+    assert (
+        "'theta resolve' settles the checkpoints in conflict; then 'theta merge --continue'" in shown.stderr
+    )
+    numbers = tracked.theta("diff", "--stats").stdout
+    assert all(word in numbers for word in ("Δ ours", "Δ theirs", "cosine", "+1.000"))
+    staged = tracked.theta("diff", "--cached").stdout
+    assert f"{MODEL}: 1 in conflict" in staged
+    assert "delete" not in staged
+
+
+def test_diff_tells_of_conflicts_that_are_asked_for(in_conflict: Repo) -> None:
+    assert in_conflict.theta("diff", "--exit-code", code=1).stdout
+    for line in (("--", "code.py"), ("--tensor", "nothing*"), ("HEAD~", "HEAD")):
+        assert "in conflict" not in in_conflict.theta("diff", *line).stdout
+    assert in_conflict.theta("diff", "--exit-code", "--", "code.py").stdout == ""

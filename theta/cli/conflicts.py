@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
 from theta.cli import console
@@ -18,22 +18,26 @@ if TYPE_CHECKING:
 else:
     screen = Module("theta.cli.screen")
 
+Figures = Callable[["Conflict"], Sequence[str]]
+"""Returns how far both changes of a conflict go, relative to the base, and their cosine."""
 SHOWN: Final = 40
+_NUMBERS: Final = ("Δ ours", "Δ theirs", "cosine")
 
 
-def show(path: str, conflicts: Sequence[Conflict]) -> None:
-    """Print a table of the tensors of ``path`` in conflict."""
+def show(path: str, conflicts: Sequence[Conflict], numbers: Figures | None = None) -> None:
+    """Print a table of the tensors of ``path`` in conflict, with their ``numbers`` if there are any."""
     from rich.table import Table
 
     title = f"{path}: {len(conflicts)} in conflict"
     table = Table(title=screen.markup(title), box=None, title_justify="left", pad_edge=False)
-    for name in ("tensor", "what both sides did", "shape", "dtype"):
-        table.add_column(name)
+    for name in ("tensor", "what both sides did", "shape", "dtype", *(_NUMBERS if numbers else ())):
+        table.add_column(name, no_wrap=name in _NUMBERS)
     for conflict in conflicts[:SHOWN]:
         sides = [side for side in conflict.changed if side is not None]
         shapes = " | ".join(dict.fromkeys(shape_text(side.shape) for side in sides))
         dtypes = " | ".join(dict.fromkeys(side.dtype for side in sides))
-        table.add_row(screen.markup(conflict.name), kind(conflict), shapes, dtypes)
+        more = numbers(conflict) if numbers is not None else ()
+        table.add_row(screen.markup(conflict.name), kind(conflict), shapes, dtypes, *more)
     screen.show(table)
     if len(conflicts) > SHOWN:
         console.out(f"... and {len(conflicts) - SHOWN} more")

@@ -19,11 +19,12 @@ from theta.porcelain.look.history import HIDE
 if TYPE_CHECKING:
     import typer
 
-    from theta.cli import stats_rows, tables
+    from theta.cli import in_conflict, stats_rows, tables
     from theta.git.options import Arguments
     from theta.porcelain.studies import diff_study
     from theta.porcelain.workspace.session import Session
 else:
+    in_conflict = Module("theta.cli.in_conflict")
     diff_study = Module("theta.porcelain.studies.diff_study")
     stats_rows = Module("theta.cli.stats_rows")
     tables = Module("theta.cli.tables")
@@ -135,7 +136,10 @@ def _diff(session: Session, asked: Arguments, form: Form, revisions: list[str], 
             tables.measured(table)
         else:
             tables.changes(table)
-    hidden = (f":(exclude,top,literal){path}" for path in result.known)
+    is_torn = "" in (pair.old, pair.new) and session.index.conflicts
+    torn = in_conflict.tell(session, request) if is_torn else []
+    code |= int(asked.has("--exit-code") and bool(torn))
+    hidden = (f":(exclude,top,literal){path}" for path in (*result.known, *torn))
     return _by_git(session, *asked.flags, *revisions, *files, *hidden) or code
 
 

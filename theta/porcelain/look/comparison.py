@@ -15,6 +15,7 @@ from theta.progress import Progress, begin
 from theta.store.changes import Change
 
 if TYPE_CHECKING:
+    from theta.merging.states import Conflict
     from theta.porcelain.look import adapter_updates, number_parts
     from theta.porcelain.look.adapter_updates import ModuleUpdate
 else:
@@ -48,7 +49,7 @@ class DiffRequest:
     tensors: str | None = None
     numbers: bool = False
 
-    def wants(self, change: Change) -> bool:
+    def wants(self, change: Change | Conflict) -> bool:
         """Return whether the name of the tensor matches the glob."""
         return self.tensors is None or fnmatchcase(change.name, self.tensors)
 

@@ -98,7 +98,7 @@ def compare(
 ) -> list[Compared]:
     """Return each checkpoint that differs between the two sides, in order of path."""
     session.expect_trees(filter(None, (pair.old, pair.new)))
-    old = on_side(session, pair.old)
+    old = _whole(session, pair, on_side(session, pair.old))
     if pair.new is None:
         _ = session.repo.worktree
         found = _with_worktree(session, old, progress)
@@ -107,6 +107,14 @@ def compare(
         found = _with_manifests(session, old, new, _plain(session, pair.new, old, new))
     session.cache.save()
     return [item for item in found if item.changes and (wanted is None or wanted.intersection(item.paths))]
+
+
+def _whole(session: Session, pair: Sides, old: Checkpoints) -> Checkpoints:
+    """Return ``old`` without what is in conflict, if the index, which has no version of that, is a side."""
+    torn = session.index.conflicts if "" in (pair.old, pair.new) else {}
+    if old.keys().isdisjoint(torn):
+        return old
+    return Checkpoints((one for path, one in old.items() if path not in torn), session.manifest_or_none)
 
 
 def of_commit(session: Session, oid: str) -> list[Compared]:

@@ -1,0 +1,38 @@
+"""The checkpoints in conflict, as ``theta diff`` tells of them: no side of them is in the index."""
+
+from __future__ import annotations
+
+from functools import partial
+
+from theta.cli import conflicts, console
+from theta.cli.common import stopped
+from theta.merging import measures
+from theta.merging.states import Conflict
+from theta.porcelain.look.comparison import DiffRequest
+from theta.porcelain.merge import answers, resolving
+from theta.porcelain.workspace.session import Session
+from theta.store.odb.objects import Objects
+
+
+def tell(session: Session, request: DiffRequest) -> list[str]:
+    """Print the checkpoints in conflict that ``request`` names, and what settles them; return their paths."""
+    paths = {*resolving.unmerged(session, [*request.paths])}
+    found = {path: rows for path, rows in resolving.conflicts(session).items() if path in paths}
+    for path, rows in found.items():
+        left = answers.unanswered(session, rows)
+        if kept := [row for row in left if request.wants(row)]:
+            conflicts.show(path, kept, partial(_numbers, session.objects) if request.numbers else None)
+        elif not left:
+            console.out(f"{path}: no tensor in conflict")
+    if found:
+        stopped(session, 1)
+    return sorted(found)
+
+
+def _numbers(objects: Objects, conflict: Conflict) -> list[str]:
+    """Return the norms of both changes over that of the base, and their cosine; "" for one that is none."""
+    found = measures.compare(objects, conflict)
+    if found is None:
+        return []
+    values = ((found.ours_relative, ".3%"), (found.theirs_relative, ".3%"), (found.cosine, "+.3f"))
+    return ["" if value is None else format(value, form) for value, form in values]
