@@ -15,6 +15,8 @@ Words = NDArray[Any]
 """A one-dimensional, C-contiguous array of uint8, uint16, uint32 or uint64."""
 Classes = NDArray[np.uint8]
 Contexts = NDArray[np.uint16]
+Keyed = tuple[Contexts, np.uint64, np.uint64, Classes, int]
+"""``ContextKeys.parts``."""
 
 _SHORT = np.uint64(16)
 _LARGEST_SHORT = np.uint64(0xFFFF)
@@ -84,7 +86,7 @@ def _of_floats(
 
 
 @kernel
-def _mark(keyed: tuple[Contexts, np.uint64, np.uint64, Classes, int], seen: Classes) -> None:
+def _mark(keyed: Keyed, seen: Classes) -> None:
     keys, shift, mask, levels, block = keyed
     # Unsigned numbers in this loop and those like it: numba looks at signed ones for a minus sign.
     for b in range(levels.size):
@@ -212,7 +214,7 @@ class ContextKeys:
         return cls(contexts, 0, _themselves(count), Levels(_ONE_LEVEL, 1, max(contexts.size, 1)), count)
 
     @property
-    def parts(self) -> tuple[Contexts, np.uint64, np.uint64, Classes, int]:
+    def parts(self) -> Keyed:
         """All but the contexts, for kernels."""
         mask = np.uint64(self.numbers.shape[1] - 1)
         return self.words, np.uint64(self.shift), mask, self.levels.of_blocks, self.levels.block

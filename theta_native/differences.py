@@ -65,6 +65,7 @@ def _restore(zigzag: Words, predicted: Words, is_float: bool, out: Words) -> Non
 
 @kernel
 def _step(words: Words, places: Places, rest: Words, is_float: bool) -> None:
+    # Change the words at `places`, their numbers; `rest` are the zigzagged differences less 1.
     bits = np.uint64(np.iinfo(words.dtype).bits)
     top = ONE << (bits - ONE)
     mask = (top - ONE) | top
@@ -113,11 +114,6 @@ def restore(zigzag: Words, predicted: Words, is_float: bool) -> Words:
     out: Words = np.empty_like(predicted)
     _restore(zigzag, predicted, is_float, out)
     return out
-
-
-def step(words: Words, places: Places, rest: Words, is_float: bool) -> None:
-    """Change the words at ``places``, their numbers; ``rest`` are the zigzagged differences less 1."""
-    _step(words, places, rest, is_float)
 
 
 def exponents(words: Words, exponent_bits: int) -> NDArray[np.uint16]:

@@ -7,6 +7,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.native import told_leaves
+from theta_native import unwritable
 from theta_native.contexts import ContextKeys, Levels
 from theta_native.gaps import events
 from theta_native.gaps.events import MOST, UNIT, decode, encode
@@ -97,3 +99,15 @@ def test_damaged_streams_are_refused_or_have_places_in_order() -> None:
             assert bool((np.diff(found[0].astype(np.int64)) > 0).all())
             assert int(found[0][-1]) < contexts.size
     assert refused > 150
+
+
+def test_what_is_told_of_the_arguments_is_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = told_leaves.checked(monkeypatch, events)
+    for size, shut in ((40, False), (40, True), (3000, True)):
+        contexts, there = contexts_of(size, 1), np.array([3, 30], np.uint32)
+        states, words = coded(contexts, there, HAZARDS)
+        keys = ContextKeys.of(unwritable(contexts) if shut else contexts, HAZARDS.size)
+        found = decode(states, words, keys, HAZARDS, there.size)
+        assert found is not None
+        assert np.array_equal(found[0], there)
+    assert len(known) == 2

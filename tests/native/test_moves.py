@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from tests.native import told_leaves
 from theta_native.contexts import ContextKeys, Levels
 from theta_native.gaps import moves
 from theta_native.gaps.moves import GROUP, OTHER, SHARES
@@ -41,7 +42,7 @@ def decoded(
     states: np.ndarray, stream: np.ndarray, keys: ContextKeys, shares: np.ndarray = TABLE
 ) -> tuple[np.ndarray, moves.OtherMoves | None]:
     out = np.empty(keys.words.size, np.uint16)
-    return out, moves.decode(states, stream, keys, CLUSTERS, shares, out)
+    return out, moves.decode(states, stream, keys, CLUSTERS, shares, out, keys.words.size)
 
 
 @given(st.integers(0, 40), st.integers(1, 40), st.sampled_from([GROUP, 5 * GROUP, 1 << 14]))
@@ -55,6 +56,25 @@ def test_any_moves_come_back(seed: int, groups: int, block: int) -> None:
     assert np.array_equal(found.places, np.flatnonzero(told == OTHER))
     levels = np.repeat(keys.levels.of_blocks, block)[found.places].astype(int)
     assert np.array_equal(found.numbers, levels * 8 + ((keys.words[found.places] >> 5) & 7))
+
+
+def test_more_words_than_there_may_be_are_refused() -> None:
+    keys = keys_of(0, 40)
+    told = drawn(keys, TABLE, 0)
+    states, stream = moves.encode(keys, told, CLUSTERS, TABLE)
+    count, out = int((told == OTHER).sum()), np.empty(keys.words.size, np.uint16)
+    for most in (0, 1, count - 1, count, count + 1):
+        found = moves.decode(states, stream, keys, CLUSTERS, TABLE, out, most)
+        assert (found is None) == (most < count)
+
+
+def test_what_is_told_of_the_arguments_is_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = told_leaves.checked(monkeypatch, moves)
+    for groups in (1, 40):
+        keys = keys_of(groups, groups)
+        _, found = decoded(*moves.encode(keys, drawn(keys, TABLE, 0), CLUSTERS, TABLE), keys)
+        assert found is not None
+    assert len(known) == 1
 
 
 def test_moves_tell_one_unit_from_anything_else() -> None:

@@ -1,20 +1,18 @@
 """Entropy sections that one call decodes, against the coder's own steps; damaged ones are refused."""
 
 import random
-from collections.abc import Callable, Hashable
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
-from tests.native import stepwise
+from tests.native import stepwise, told_leaves
 from theta.codecs import entropy, frames
 from theta.errors import CodecError
-from theta_native import tokens, unwritable
+from theta_native import differences, tokens, unwritable
 from theta_native.coded import sections
 from theta_native.contexts import ContextKeys, Levels
-from theta_native.object_code import linked
 
 DTYPES = ("u1", "u2", "u4", "u8")
 COUNT = 6
@@ -68,21 +66,7 @@ def test_values_come_back_and_the_end_is_found(dtype: str, kind: int, size: int)
 
 
 def test_what_is_told_of_the_arguments_is_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Equal keys have leaves of equal types, and the leaves are those of the arguments."""
-    known: dict[Hashable, Hashable] = {}
-
-    def checked(
-        function: Callable[..., Any], key: Hashable, leaves: list[Any], args: Callable[[], tuple[Any, ...]]
-    ) -> Any:
-        kinds, wanted = linked.taken(args())
-        assert known.setdefault(key, kinds) == kinds
-        assert len(leaves) == len(wanted)
-        assert all(np.array_equal(one, other) for one, other in zip(leaves[:-1], wanted[:-1], strict=True))
-        assert {type(one) for one in leaves} == {np.ndarray, int}
-        assert leaves[-1] is wanted[-1]
-        return function(*args())
-
-    monkeypatch.setattr(sections, "given", checked)
+    known = told_leaves.checked(monkeypatch, sections)
     for dtype in DTYPES:
         for size, kind, rule in ((1, 0, 0), (64, 1, 0), (997, 2, 1), (5000, 0, 1)):
             data, keys, values = section_of(size, size, dtype, kind, rule)
@@ -91,6 +75,35 @@ def test_what_is_told_of_the_arguments_is_so(monkeypatch: pytest.MonkeyPatch) ->
                 found, _ = entropy.decode(memoryview(data), 0, one, values.dtype)
                 assert np.array_equal(found, values)
     assert len(known) == 2 * len(DTYPES)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_words_are_changed_as_the_values_say(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The values are differences less 1, in the contexts of their words or in groups of these."""
+    known = told_leaves.checked(monkeypatch, sections)
+    there = np.random.default_rng(0)
+    for size, kind, parts in ((1, 0, 1), (64, 2, 1), (997, 1, 2), (997, 2, 3)):
+        keys, words = keys_of(size, size), there.integers(0, 1 << 7, size).astype(dtype)
+        places = np.flatnonzero(there.random(size) < 0.5).astype(np.uint32)
+        places = places if places.size else np.zeros(1, np.uint32)
+        levels = np.repeat(keys.levels.of_blocks, 16)[places].astype(np.uint16)
+        marks = levels * np.uint16(8) + ((keys.words[places] >> 3) & 7)
+        contexts = keys.numbers.reshape(-1)[marks] // np.uint16(parts)
+        values = values_of(size, places.size, dtype, kind)
+        counted = entropy.count(values, entropy.TOKEN_RULES[0], contexts, COUNT)
+        coded = ContextKeys.of(contexts, COUNT)
+        data = entropy.encode(values, coded, counted, entropy.plan(counted.listed)).data
+        for is_float in (False, True):
+            changed, wanted = words.copy(), words.copy()
+            wanted[places] = differences.restore(values + values.dtype.type(1), words[places], is_float)
+            told = sections.ChangedWords(changed, keys, places, marks, is_float)
+            entropy.stored(memoryview(data), 0).change(told, COUNT, parts)
+            assert np.array_equal(changed, wanted)
+            longer = entropy.stored(memoryview(data + b"\0"), 0)
+            with pytest.raises(CodecError, match="bytes behind its end"):
+                longer.change(told, COUNT, parts)
+            assert np.array_equal(changed, wanted)
+    assert len(known) == 1
 
 
 @pytest.mark.parametrize("kind", range(3))

@@ -39,8 +39,16 @@ if TYPE_CHECKING:
 Range = tuple[int, int]
 """First word and the word after the last of a chunk."""
 
+OnBase = Callable[["Words"], "Words"]
+"""Decodes one chunk, whose tables were read, from the words of its base, which it may return."""
+
 Each = Callable[[Callable[[Any], Any], Iterable[Any]], Iterable[Any]]
 """``map``, or something like it that works on threads."""
+
+
+def same(base: Words) -> Words:
+    """Return the words of a chunk that equals its base."""
+    return base
 
 
 def word_size(dtype: str) -> int:

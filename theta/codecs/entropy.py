@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from theta_native.clusters import Listed
+    from theta_native.coded.sections import ChangedWords, SectionHead
     from theta_native.contexts import ContextKeys
 
     Words = NDArray[Any]
@@ -209,8 +210,28 @@ _FAULTS: Final = {
 """By the numbers of ``theta_native.coded.sections``."""
 
 
-def decode(blob: memoryview, position: int, keys: ContextKeys, dtype: np.dtype[Any]) -> tuple[Words, int]:
-    """Return the values of the section at ``position``, one for each of ``keys``, and its end."""
+@dataclass(frozen=True)
+class StoredSection:
+    """A section whose tables were read: what stands before them, and the bytes behind them."""
+
+    head: SectionHead
+    rest: NDArray[np.uint8]
+
+    def change(self, changed: ChangedWords, contexts: int, parts: int) -> None:
+        """Change words by the section, which has no bytes behind its end.
+
+        Its values are zigzagged differences less 1; the context of each, below ``contexts``, is that of its
+        word over ``parts``.
+        """
+        read = kernels.sections.change(self.rest, self.head, changed, contexts, parts)
+        if read < 0:
+            raise CodecError(_FAULTS[read])
+        if read != self.rest.size:
+            raise CodecError("an encoded step has bytes behind its end")
+
+
+def stored(blob: memoryview, position: int) -> StoredSection:
+    """Read the tables of the section at ``position``."""
     if len(blob) - position < _HEAD.size:
         raise CodecError("an encoded chunk is cut short")
     s, m, count, size, *states = _HEAD.unpack_from(blob, position)
@@ -220,8 +241,14 @@ def decode(blob: memoryview, position: int, keys: ContextKeys, dtype: np.dtype[A
     planes, ends, position = frames.stored_planes(blob, position + _HEAD.size, (2, 2), sections.LONGEST)
     if 2 * size > len(blob) - position:
         raise CodecError("an encoded chunk is cut short")
-    rest, head = np.frombuffer(blob[position:], np.uint8), sections.SectionHead(s, m, count, size, states)
-    values, read = sections.decode(rest, head, planes, ends, keys, dtype)
+    rest = np.frombuffer(blob[position:], np.uint8)
+    return StoredSection(sections.SectionHead(s, m, count, size, states, planes, ends), rest)
+
+
+def decode(blob: memoryview, position: int, keys: ContextKeys, dtype: np.dtype[Any]) -> tuple[Words, int]:
+    """Return the values of the section at ``position``, one for each of ``keys``, and its end."""
+    found = stored(blob, position)
+    values, read = kernels.sections.decode(found.rest, found.head, keys, dtype)
     if read < 0:
         raise CodecError(_FAULTS[read])
-    return values, position + read
+    return values, len(blob) - found.rest.size + read

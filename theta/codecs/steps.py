@@ -32,8 +32,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from theta import _kernels as kernels
 from theta._numpy import np
-from theta.codecs import residual
-from theta.codecs.base import Base, Encoded, Range, Target, TensorWords
+from theta.codecs import entropy, residual
+from theta.codecs.base import Base, Encoded, OnBase, Range, Target, TensorWords, same
 from theta.codecs.delta import fits
 from theta.codecs.moves import context_rates
 from theta.codecs.moves.context_rates import ContextCounts
@@ -41,6 +41,9 @@ from theta.errors import CodecError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from theta.codecs.entropy import StoredSection
+    from theta.codecs.residual import ContextLayout
 
     Words = NDArray[Any]
 
@@ -94,31 +97,54 @@ def encode(new: TensorWords, base: TensorWords, ranges: Sequence[Range]) -> Enco
 # -- decoding -------------------------------------------------------------------------------
 
 
-def _decode(view: memoryview, base: Words, dtype: str) -> Words:
-    if len(view) < _HEAD.size or view[0] != _CODED or base.size == 0:
-        raise CodecError("an encoded step has an unknown form")
-    _, *head, all_parts, count, size, first, second = _HEAD.unpack_from(view)
-    read = context_rates.ContextHead(*head).read
-    layout, rates, position = read(view, _HEAD.size, base.size, dtype, context_rates.LAST_RATE)
-    if all_parts > 1 or not 1 <= count <= base.size or 4 * size > len(view) - position:
-        raise CodecError("an encoded step has an impossible header")
-    stream = np.frombuffer(view, "<u4", size, position)
-    words = base.copy()  # at once: kernels would be compiled anew for keys that may not be written to
-    keys, states = layout.keys(words, dtype), np.array([first, second], np.uint64)
-    found = kernels.events.decode(states, stream, keys, context_rates.hazards(rates), count)
-    if found is None:
-        raise CodecError("an encoded step is damaged")
-    changed = context_rates.ChangedWords(words, keys, *found, residual.is_float(dtype))
-    context_rates.apply_differences(view, position + 4 * size, changed, bool(all_parts), rates.size)
-    return words
+@dataclass(frozen=True)
+class _ReadStep:
+    """An encoded step whose tables were read, for a base of ``size`` words."""
+
+    dtype: str
+    size: int
+    layout: ContextLayout
+    rates: NDArray[np.uint8]
+    states: NDArray[np.uint64]
+    stream: NDArray[np.uint32]
+    count: int
+    has_all_parts: bool
+    differences: StoredSection
+
+    @classmethod
+    def of(cls, view: memoryview, size: int, dtype: str) -> _ReadStep:
+        if len(view) < _HEAD.size or view[0] != _CODED or size == 0:
+            raise CodecError("an encoded step has an unknown form")
+        _, *head, all_parts, count, length, first, second = _HEAD.unpack_from(view)
+        read = context_rates.ContextHead(*head).read
+        layout, rates, position = read(view, _HEAD.size, size, dtype, context_rates.LAST_RATE)
+        if all_parts > 1 or not 1 <= count <= size or 4 * length > len(view) - position:
+            raise CodecError("an encoded step has an impossible header")
+        stream, states = np.frombuffer(view, "<u4", length, position), np.array([first, second], np.uint64)
+        section = entropy.stored(view, position + 4 * length)
+        return cls(dtype, size, layout, rates, states, stream, count, bool(all_parts), section)
+
+    def __call__(self, base: Words) -> Words:
+        if base.size != self.size:
+            raise CodecError("a step does not fit its base")
+        seen = base.view()
+        seen.flags.writeable = False  # always: kernels would be compiled anew for other ones
+        keys, hazards = self.layout.keys(seen, self.dtype), context_rates.hazards(self.rates)
+        found = kernels.events.decode(self.states, self.stream, keys, hazards, self.count)
+        if found is None:
+            raise CodecError("an encoded step is damaged")
+        words = base.copy()  # only now: its bytes are in the nearest caches
+        changed = kernels.sections.ChangedWords(words, keys, *found, residual.is_float(self.dtype))
+        context_rates.apply_differences(self.differences, changed, self.has_all_parts, self.rates.size)
+        return words
 
 
-def decode(payload: memoryview, base: Words, dtype: str) -> Words:
-    """Return the words of the chunk ``payload``, which may be ``base``, the same words of the base.
+def ready(payload: memoryview, size: int, dtype: str) -> OnBase:
+    """Read the tables of the chunk ``payload``, whose base has ``size`` words.
 
-    Raises :class:`~theta.errors.CodecError` for anything malformed.
+    It, and what it returns, raise :class:`~theta.errors.CodecError` for anything malformed.
     """
-    return base if bytes(payload[:2]) == _SAME else _decode(payload, base, dtype)
+    return same if bytes(payload[:2]) == _SAME else _ReadStep.of(payload, size, dtype)
 
 
 @dataclass(frozen=True)
@@ -128,7 +154,7 @@ class _Decoder:
 
     def decode(self, payload: bytes | memoryview, start: int, stop: int) -> Words:
         """Return the words of one chunk, which may be those of the base."""
-        return decode(memoryview(payload), self.base.read(start, stop), self.target.dtype)
+        return ready(memoryview(payload), stop - start, self.target.dtype)(self.base.read(start, stop))
 
 
 def decoder(shared: bytes | memoryview | None, target: Target, base: Base) -> _Decoder:

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from theta_native import given, kernel, rans, tokens, unwritable
-from theta_native.contexts import ContextKeys, _mark
+from theta_native import differences, given, kernel, rans, tokens, unwritable
+from theta_native.contexts import ContextKeys, Keyed, _mark
 
 Words = NDArray[Any]
 Bytes = NDArray[np.uint8]
 Ends = NDArray[np.int64]
-ByKeys = tuple[NDArray[np.uint16], np.uint64, np.uint64, Bytes, int]
 
 DAMAGED, WRONG_SUMS, CUT_SHORT = -1, -2, -3
 """The results for damaged tables or streams, frequencies that do not add up, and too few raw bits."""
@@ -30,6 +29,7 @@ _TOTAL: Final = rans.TOTAL
 _LOWER: Final = rans.LOWER
 _rans: Final = rans._decode
 _raw: Final = tokens._read_raw
+_step: Final = differences._step
 
 
 @kernel
@@ -120,7 +120,7 @@ def _tabulate(
 @kernel
 def _decode(
     blob: Bytes,
-    keyed: ByKeys,
+    keyed: Keyed,
     numbers: NDArray[np.uint16],
     tables: tuple[Bytes, Ends, Ends],
     raw: tuple[NDArray[np.uint64], Bytes],
@@ -169,6 +169,36 @@ def _decode(
     return int(2 * size + ((read + 7) >> 3)) if read <= 8 * rest else CUT_SHORT
 
 
+_values: Final = _decode
+"""The name by which another kernel calls it."""
+
+
+@kernel
+def _change(
+    of_words: tuple[NDArray[np.uint16], NDArray[np.uint16], int],
+    arguments: tuple[
+        Bytes,
+        Keyed,
+        NDArray[np.uint16],
+        tuple[Bytes, Ends, Ends],
+        tuple[NDArray[np.uint64], Bytes],
+        tuple[Bytes, NDArray[np.uint16], NDArray[np.uint32]],
+        Words,
+    ],
+    changed: tuple[Words, NDArray[np.uint32], bool],
+) -> int:
+    # The contexts of the places are the keys of the section.
+    contexts, marks, parts = of_words
+    blob, keyed, numbers, tables, raw, rooms, values = arguments
+    words, places, is_float = changed
+    for i in range(marks.size):
+        keyed[0][i] = np.uint64(contexts[marks[i]]) // np.uint64(parts)
+    read = _values(blob, keyed, numbers, tables, raw, rooms, values)
+    if read == blob.size:
+        _step(words, places, values, is_float)
+    return read
+
+
 @kernel
 def _sum_up(stored: Bytes, levels: int, parts: int, numbers: Bytes) -> int:
     # `parts` are the contexts of a class.  A number is stored less the one before it of its class and level;
@@ -191,43 +221,88 @@ def summed(stored: Bytes, levels: int, parts: int, numbers: Bytes) -> int:
 
 
 class SectionHead(NamedTuple):
-    """The rule of tokens, the number of clusters and of words of the stream, and its states."""
+    """The parts of a section before its stream; within their limits.
+
+    Attributes:
+        s, m: the rule of tokens.
+        clusters: their number.
+        size: the number of words of the stream.
+        states: those of the decoder.
+        planes: the bytes of its ``PLANES`` planes, or the one byte of a constant one.
+        ends: where each begins and the last ends, then 1 for each that is constant.
+    """
 
     s: int
     m: int
     clusters: int
     size: int
     states: Sequence[int]
+    planes: Bytes
+    ends: Ends
 
 
-def decode(
-    blob: Bytes, head: SectionHead, planes: Bytes, ends: Ends, keys: ContextKeys, dtype: np.dtype[Any]
-) -> tuple[Words, int]:
+class ChangedWords(NamedTuple):
+    """Words to be changed: at which places, which of ``keys.numbers`` these have."""
+
+    words: Words
+    keys: ContextKeys
+    places: NDArray[np.uint32]
+    numbers: NDArray[np.uint16]
+    is_float: bool
+
+
+_Arguments = tuple[Any, ...]
+
+
+def _arguments(
+    blob: Bytes, head: SectionHead, keys: ContextKeys, values: Words
+) -> tuple[tuple[Hashable, ...], list[Any], _Arguments]:
+    """Return what decides the types of the arguments of :func:`_decode`, their leaves, and the arguments."""
+    dtype, numbers = values.dtype, keys.numbers.reshape(-1)
+    bits, rest = dtype.itemsize * 8, blob.size - 2 * head.size
+    alphabet = tokens.alphabet(bits, head.s, head.m)
+    sizes = np.array([head.clusters, alphabet, keys.count, head.size, min(1 << head.s, 1 << bits)])
+    rooms = (
+        np.empty(2 * numbers.size + keys.count, np.uint8),
+        np.empty(head.clusters * rans.TOTAL + values.size + head.size + 4, np.uint16),
+        np.empty(8 + head.clusters * alphabet + rest // 4, np.uint32),
+    )
+    rooms[2][:4] = head.states
+    raw = tokens.least(bits, head.s, head.m), tokens.raw_widths(bits, head.s, head.m)
+    tables, blob = (head.planes, head.ends, sizes), unwritable(blob)
+    words, shift, mask, levels, block = keys.parts
+    leaves = [blob, words, int(shift), int(mask), levels, int(block), numbers, *tables, *raw, *rooms, values]
+    key = dtype, *(array.flags.num for array in (words, levels, numbers, head.planes))
+    return key, leaves, (blob, keys.parts, numbers, tables, raw, rooms, values)
+
+
+def decode(blob: Bytes, head: SectionHead, keys: ContextKeys, dtype: np.dtype[Any]) -> tuple[Words, int]:
     """Return the values of a section, one for each of ``keys``, and the bytes of ``blob`` that were read.
 
     Args:
         blob: the bytes behind the tables, twice the size of the stream at least.
-        head: what was stored of the section; within its limits.
-        planes: the bytes of its ``PLANES`` planes, or the one byte of a constant one.
-        ends: where each begins and the last ends, then 1 for each that is constant.
+        head: what stands before them.
         keys: the contexts; blocks have multiples of four elements, if there is more than one.
         dtype: that of the values.
 
     In place of the bytes one of the faults above is returned where the section is damaged.
     """
-    bits, numbers, count = dtype.itemsize * 8, keys.numbers.reshape(-1), keys.words.size
-    alphabet, rest = tokens.alphabet(bits, head.s, head.m), blob.size - 2 * head.size
-    sizes = np.array([head.clusters, alphabet, keys.count, head.size, min(1 << head.s, 1 << bits)])
-    rooms = (
-        np.empty(2 * numbers.size + keys.count, np.uint8),
-        np.empty(head.clusters * rans.TOTAL + count + head.size + 4, np.uint16),
-        np.empty(8 + head.clusters * alphabet + rest // 4, np.uint32),
-    )
-    rooms[2][:4] = head.states
-    raw = tokens.least(bits, head.s, head.m), tokens.raw_widths(bits, head.s, head.m)
-    tables, values, blob = (planes, ends, sizes), np.empty(count, dtype), unwritable(blob)
-    words, shift, mask, levels, block = keys.parts
-    leaves = [blob, words, int(shift), int(mask), levels, int(block), numbers, *tables, *raw, *rooms, values]
-    key = (dtype, *(array.flags.num for array in (words, levels, numbers, planes)))
-    read = given(_decode, key, leaves, lambda: (blob, keys.parts, numbers, tables, raw, rooms, values))
-    return values, int(read)
+    values: Words = np.empty(keys.words.size, dtype)
+    key, leaves, arguments = _arguments(blob, head, keys, values)
+    return values, int(given(_decode, key, leaves, lambda: arguments))
+
+
+def change(blob: Bytes, head: SectionHead, changed: ChangedWords, contexts: int, parts: int) -> int:
+    """Change words by a section, which is all of ``blob``; return the bytes that were read, or a fault.
+
+    Its values are zigzagged differences less 1 (:mod:`theta_native.differences`).  The context of a place is
+    ``1 / parts`` of that of its word, below ``contexts``.  Where less than all bytes were read, nothing is
+    changed.
+    """
+    places, marks, size = changed.places, changed.numbers, changed.places.size
+    keys = ContextKeys.of(np.empty(size, np.uint16), contexts)  # which the kernel fills
+    of_words = changed.keys.numbers.reshape(-1), marks, parts
+    key, leaves, arguments = _arguments(blob, head, keys, np.empty(size, changed.words.dtype))
+    told = changed.words, places, changed.is_float
+    key = *key, *(array.flags.num for array in (of_words[0], marks, changed.words, places))
+    return int(given(_change, key, [*of_words, *leaves, *told], lambda: (of_words, arguments, told)))

@@ -17,13 +17,13 @@ state are the slot; those from ``F(h)`` up to ``F(h')`` mean the event at the wo
 from __future__ import annotations
 
 from functools import cache
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from theta_native import kernel
-from theta_native.contexts import ContextKeys
+from theta_native import given, kernel
+from theta_native.contexts import ContextKeys, Keyed
 
 Hazards = NDArray[np.uint32]
 Places = NDArray[np.uint32]
@@ -85,7 +85,7 @@ def _hazard(slot: np.uint64, curve: Curve) -> np.uint64:
 
 @kernel
 def _scan(
-    keyed: tuple[Contexts, np.uint64, np.uint64, NDArray[np.uint8], int],
+    keyed: Keyed,
     hazards: Hazards,
     curve: Curve,
     words: NDArray[np.uint32],
@@ -160,6 +160,28 @@ def _scan(
         at += _ONE
     states[0], states[1], states[2] = x, y, at
     return int(count)
+
+
+@kernel
+def _decode(
+    keyed: Keyed,
+    numbers: NDArray[np.uint16],
+    hazards: Hazards,
+    curve: Curve,
+    room: NDArray[np.uint32],
+    states: NDArray[np.uint64],
+    found: tuple[Places, Contexts],
+) -> int:
+    # Whether all is as it must be.  In `room` there is a place for the hazard of each key; the words and one
+    # of padding follow.
+    table, words = room[: numbers.size], room[numbers.size :]
+    for key in range(table.size):
+        table[key] = hazards[numbers[key]]
+    size = words.size - 1
+    words[size] = 0
+    count = _scan(keyed, table, curve, words, states, found[0], found[1])
+    is_whole = count == found[0].size - 1 and states[2] == size
+    return int(is_whole and states[0] == _LEAST and states[1] == _LEAST)
 
 
 @kernel
@@ -256,11 +278,15 @@ def decode(
     ``hazards`` has the hazard of each context of ``keys``, 1 to ``MOST``.  With the places come their numbers
     in ``keys.numbers``, which is two-dimensional.
     """
-    padded = np.concatenate([words, np.zeros(1, np.uint32)])
-    final: NDArray[Any] = np.concatenate([states, np.zeros(1, np.uint64)])
-    places, found = np.empty(count + 1, np.uint32), np.empty(count + 1, np.uint16)
-    table = hazards.take(keys.numbers.reshape(-1))
-    number = _scan(keys.parts, table, _curve(), padded, final, places, found)
-    if number != count or int(final[2]) != words.size or not bool((final[:STATES] == LOWER).all()):
-        return None
-    return places[:count], found[:count]
+    numbers = keys.numbers.reshape(-1)
+    room = np.empty(numbers.size + words.size + 1, np.uint32)
+    room[numbers.size : -1] = words  # which need not be aligned
+    final = np.empty(STATES + 1, np.uint64)
+    final[:STATES] = states
+    found = np.empty(count + 1, np.uint32), np.empty(count + 1, np.uint16)
+    words_of, shift, mask, levels, block = keys.parts
+    leaves = [words_of, int(shift), int(mask), levels, block, numbers, hazards, _curve(), room, final, *found]
+    key = tuple(array.flags.num for array in (words_of, levels, numbers, hazards))
+    arguments = keys.parts, numbers, hazards, _curve(), room, final, found
+    is_whole = given(_decode, key, leaves, lambda: arguments)
+    return (found[0][:count], found[1][:count]) if is_whole else None

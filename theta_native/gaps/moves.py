@@ -25,8 +25,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from theta_native import kernel
-from theta_native.contexts import ContextKeys
+from theta_native import given, kernel
+from theta_native.contexts import ContextKeys, Keyed
 
 ShortWords = NDArray[np.uint16]
 """Words of 16 bits, a multiple of ``GROUP`` of them."""
@@ -36,7 +36,6 @@ Quads = NDArray[np.uint64]
 Shares = NDArray[np.uint32]
 """The share of each of four moves in each cluster."""
 Frequencies = NDArray[np.uint32]
-Keyed = tuple[ShortWords, np.uint64, np.uint64, NDArray[np.uint8], int]
 
 GROUP: Final = 16
 MOST: Final = 8
@@ -162,7 +161,7 @@ def _apply(
 
 
 @kernel
-def _decode(
+def _undo(
     quads: Quads,
     out: tuple[Quads, Quads],
     keyed: tuple[np.uint64, np.uint64, NDArray[np.uint8], int],
@@ -200,9 +199,12 @@ def _decode(
 
 @kernel
 def _listed(others: Quads, places: NDArray[np.uint32]) -> int:
-    # There is room for one place more.
+    # The last eight of `places` are padding; -1 if there is no room for all.
     count, i, end = _ZERO, _ZERO, np.uint64(others.size)
+    room = np.uint64(places.size - 8)
     while i < end:
+        if count > room:
+            return -1
         place, moves = (others[i] >> _SIXTEEN) << _TWO, others[i]
         for _ in range(8):
             places[count] = np.uint32(place)
@@ -210,7 +212,7 @@ def _listed(others: Quads, places: NDArray[np.uint32]) -> int:
             moves >>= _TWO
             place += _ONE
         i += _ONE
-    return int(count)
+    return int(count) if count <= room else -1
 
 
 @kernel
@@ -224,6 +226,38 @@ def _numbers(places: NDArray[np.uint32], keyed: Keyed, numbers: NDArray[np.uint1
             end += np.uint64(block)
         numbers[i] = np.uint64(levels[number]) * (mask + _ONE) + ((np.uint64(keys[place]) >> shift) & mask)
         i += _ONE
+
+
+@kernel
+def _decode(
+    keyed: Keyed,
+    quads: tuple[Quads, Quads],
+    tables: tuple[NDArray[np.uint16], NDArray[np.uint8], Shares, Quads],
+    stream: NDArray[np.uint32],
+    states: NDArray[np.uint64],
+    rooms: tuple[NDArray[np.uint16], NDArray[np.uint32], Quads],
+    found: tuple[NDArray[np.uint32], NDArray[np.uint16]],
+) -> int:
+    # The number of words with another move, or -1.  `rooms` take the rows of keys, the entries of all pairs
+    # and 16 frequencies, and the groups of words with another move.
+    _, shift, mask, levels, block = keyed
+    numbers, clusters, shares, steps = tables
+    rows, entries, others = rooms
+    places, marks = found
+    both = rows[: numbers.size], rows[numbers.size :]
+    entries, frequencies = entries[:-16], entries[-16:]
+    _prepare(shares, numbers, clusters, both, entries, frequencies)
+    keys, all_tables = (shift, mask, levels, block // 4), (*both, entries, steps)
+    groups = _undo(quads[0], (quads[1], others), keys, all_tables, stream, states)
+    if groups < 0 or states[4] != np.uint64(stream.size - 4):
+        return -1
+    for k in range(STATES):
+        if states[k] != _LEAST:
+            return -1
+    count = _listed(others[:groups], places)
+    if count > 0:
+        _numbers(places[:count], keyed, marks)
+    return count
 
 
 @kernel
@@ -365,32 +399,27 @@ def decode(
     clusters: NDArray[np.uint8],
     shares: Shares,
     out: ShortWords,
+    most: int,
 ) -> OtherMoves | None:
     """Put what ``keys.words`` become as their moves tell into ``out``; None if the data is damaged.
 
-    ``clusters`` has the cluster of each context of ``keys``, whose blocks have multiples of ``GROUP`` words;
-    each row of ``shares`` must add up to ``SHARES``.
+    So it is if more than ``most`` words have another move.  ``clusters`` has the cluster of each context of
+    ``keys``, whose blocks have multiples of ``GROUP`` words.  Each row of ``shares`` must add up to
+    ``SHARES``.
     """
     words, shift, mask, levels, block = keys.parts
-    numbers, count = keys.numbers.reshape(-1), shares.shape[0]
-    final = np.concatenate([states, np.zeros(1, np.uint64)])
-    others = np.empty(words.size // 8 + 1, np.uint64)
-    rows, entries = np.empty(2 * numbers.size, np.uint16), np.empty(count**2 << _PRECISION, np.uint32)
-    both = rows[: numbers.size], rows[numbers.size :]
-    _prepare(shares, numbers, clusters, both, entries, np.empty(16, np.uint32))
-    padded = np.concatenate([stream, np.zeros(4, np.uint32)])
-    keyed = shift, mask, levels, block // 4
-    tables = (*both, entries, _steps())
-    found = int(_decode(words.view(np.uint64), (out.view(np.uint64), others), keyed, tables, padded, final))
-    if found < 0 or final.tolist() != [*[LOWER] * STATES, stream.size]:
-        return None
-    return _moved(others[:found], keys)
-
-
-def _moved(others: Quads, keys: ContextKeys) -> OtherMoves:
-    """Return the words with another move in the groups that were noted."""
-    room = np.empty(8 * others.size + 1, np.uint32)
-    places = room[: int(_listed(others, room))]
-    numbers = np.empty(places.size, np.uint16)
-    _numbers(places, keys.parts, numbers)
-    return OtherMoves(places, numbers)
+    numbers, pairs = keys.numbers.reshape(-1), shares.shape[0] ** 2
+    final = np.zeros(STATES + 1, np.uint64)
+    final[:STATES] = states
+    padded = np.zeros(stream.size + 4, np.uint32)
+    padded[: stream.size] = stream  # which need not be aligned
+    rows, others = np.empty(2 * numbers.size, np.uint16), np.empty(words.size // 8 + 1, np.uint64)
+    entries = np.empty((pairs << _PRECISION) + 16, np.uint32)
+    places, marks = np.empty(most + 8, np.uint32), np.empty(most, np.uint16)
+    quads = words.view(np.uint64), out.view(np.uint64)
+    tables, rooms, found = (numbers, clusters, shares, _steps()), (rows, entries, others), (places, marks)
+    leaves = [words, int(shift), int(mask), levels, block, *quads, *tables, padded, final, *rooms, *found]
+    key = tuple(array.flags.num for array in (words, levels, numbers, clusters, shares))
+    arguments = keys.parts, quads, tables, padded, final, rooms, found
+    count = int(given(_decode, key, leaves, lambda: arguments))
+    return None if count < 0 else OtherMoves(places[:count], marks[:count])

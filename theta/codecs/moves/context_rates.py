@@ -20,7 +20,8 @@ from theta.errors import CodecError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from theta_native.contexts import ContextKeys
+    from theta.codecs.entropy import StoredSection
+    from theta_native.coded.sections import ChangedWords
 
     Places = NDArray[np.uint32]
     Words = NDArray[Any]
@@ -110,17 +111,6 @@ class ContextHead:
         return replace(layout, levels=found.copy()) if is_leveled else layout, numbers, end
 
 
-@dataclass(frozen=True)
-class ChangedWords:
-    """Words to be changed: at which places, which of ``keys.numbers`` these have."""
-
-    words: Words
-    keys: ContextKeys
-    places: Places
-    numbers: NDArray[np.uint16]
-    is_float: bool
-
-
 # -- what changes ---------------------------------------------------------------------------
 
 
@@ -183,19 +173,10 @@ def _unused(use_levels: bool, use_fine: bool) -> tuple[int, ...]:
     return (() if use_levels else (1,)) + (() if use_fine else (2,))
 
 
-def apply_differences(
-    view: memoryview, start: int, changed: ChangedWords, is_all: bool, contexts: int
-) -> None:
-    """Change words by the section at ``start``, the last of a chunk, which :func:`differences` wrote."""
-    kinds = changed.keys.numbers.reshape(-1)[changed.numbers]
+def apply_differences(section: StoredSection, changed: ChangedWords, is_all: bool, contexts: int) -> None:
+    """Change words by the section that :func:`differences` wrote, the last of a chunk."""
     parts = 1 if is_all else contexts // CLASSES
-    if parts > 1:
-        kinds //= np.uint16(parts)
-    keys = kernels.contexts.ContextKeys.of(kinds, contexts // parts)
-    rest, end = entropy.decode(view, start, keys, changed.words.dtype)
-    if end != len(view):
-        raise CodecError("an encoded step has bytes behind its end")
-    kernels.differences.step(changed.words, changed.places, rest, changed.is_float)
+    section.change(changed, contexts // parts, parts)
 
 
 def differences(found: ContextCounts, values: Words, places: Places) -> tuple[bool, bytes]:

@@ -34,7 +34,7 @@ from typing import TYPE_CHECKING, Any, Final
 from theta import _kernels as kernels
 from theta._numpy import np
 from theta.codecs import entropy, residual
-from theta.codecs.base import Base, Encoded, Range, Target, TensorWords
+from theta.codecs.base import Base, Encoded, OnBase, Range, Target, TensorWords, same
 from theta.codecs.delta import fits
 from theta.codecs.moves import context_rates
 from theta.codecs.moves.context_rates import ContextCounts
@@ -42,6 +42,9 @@ from theta.errors import CodecError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+    from theta.codecs.entropy import StoredSection
+    from theta.codecs.residual import ContextLayout
 
     Words = NDArray[Any]
     Numbers = NDArray[np.uint8]
@@ -180,38 +183,62 @@ def _shares(view: memoryview, clusters: int) -> NDArray[np.uint32]:
     return np.array(rows, np.uint32)
 
 
-def _decode(view: memoryview, base: Words, dtype: str) -> Words:
-    if len(view) < _HEAD.size or view[0] != _CODED or base.size == 0:
-        raise CodecError("an encoded step has an unknown form")
-    _, *head, all_parts, clusters, count, size = _HEAD.unpack_from(view)[:9]
-    shares, words = _shares(view, clusters), _readable(base)
-    read = context_rates.ContextHead(*head).read
-    layout, numbers, position = read(view, _HEAD.size + 8 * clusters, words.size, dtype, clusters - 1)
-    if all_parts > 1 or layout.block % _GROUP or 4 * size > len(view) - position:
-        raise CodecError("an encoded step has an impossible header")
-    keys, states = layout.keys(words, dtype), np.array(_HEAD.unpack_from(view)[9:], np.uint64)
-    stream = np.frombuffer(view, "<u4", size, position)
-    out = np.empty_like(words)
-    found = kernels.moves.decode(states, stream, keys, numbers, shares, out)
-    if found is None or found.places.size != count or (count and int(found.places[-1]) >= base.size):
-        raise CodecError("an encoded step is damaged")
-    end = position + 4 * size
-    if count:
-        changed = context_rates.ChangedWords(out, keys, found.places, found.numbers, True)
-        context_rates.apply_differences(view, end, changed, bool(all_parts), numbers.size)
-    elif end != len(view):
-        raise CodecError("an encoded step has bytes behind its end")
-    return out[: base.size]
+@dataclass(frozen=True)
+class _ReadNudges:
+    """An encoded step whose tables were read, for a base of ``size`` words; ``numbers`` are clusters."""
+
+    dtype: str
+    size: int
+    layout: ContextLayout
+    numbers: Numbers
+    shares: NDArray[np.uint32]
+    states: NDArray[np.uint64]
+    stream: NDArray[np.uint32]
+    count: int
+    has_all_parts: bool
+    differences: StoredSection | None
+
+    @classmethod
+    def of(cls, view: memoryview, size: int, dtype: str) -> _ReadNudges:
+        if len(view) < _HEAD.size or view[0] != _CODED or size == 0:
+            raise CodecError("an encoded step has an unknown form")
+        _, *head, all_parts, clusters, count, length = _HEAD.unpack_from(view)[:9]
+        shares, padded = _shares(view, clusters), -(-size // _GROUP) * _GROUP
+        read = context_rates.ContextHead(*head).read
+        layout, numbers, position = read(view, _HEAD.size + 8 * clusters, padded, dtype, clusters - 1)
+        if all_parts > 1 or count > size or layout.block % _GROUP or 4 * length > len(view) - position:
+            raise CodecError("an encoded step has an impossible header")
+        states = np.array(_HEAD.unpack_from(view)[9:], np.uint64)
+        stream, end = np.frombuffer(view, "<u4", length, position), position + 4 * length
+        if not count and end != len(view):
+            raise CodecError("an encoded step has bytes behind its end")
+        section = entropy.stored(view, end) if count else None
+        return cls(dtype, size, layout, numbers, shares, states, stream, count, bool(all_parts), section)
+
+    def __call__(self, base: Words) -> Words:
+        if base.size != self.size:
+            raise CodecError("a step does not fit its base")
+        words, count = _readable(base), self.count
+        keys, out = self.layout.keys(words, self.dtype), np.empty_like(words)
+        decode = kernels.moves.decode
+        found = decode(self.states, self.stream, keys, self.numbers, self.shares, out, count)
+        if found is None or found.places.size != count or (count and int(found.places[-1]) >= base.size):
+            raise CodecError("an encoded step is damaged")
+        if self.differences is not None:
+            changed = kernels.sections.ChangedWords(out, keys, found.places, found.numbers, True)
+            context_rates.apply_differences(self.differences, changed, self.has_all_parts, self.numbers.size)
+        return out[: base.size]
 
 
-def decode(payload: memoryview, base: Words, dtype: str) -> Words:
-    """Return the words of the chunk ``payload``, which may be ``base``, the same words of the base.
+def ready(payload: memoryview, size: int, dtype: str) -> OnBase:
+    """Read the tables of the chunk ``payload``, whose base has ``size`` words.
 
-    Raises :class:`~theta.errors.CodecError` for anything malformed, and for words of another kind.
+    It, and what it returns, raise :class:`~theta.errors.CodecError` for anything malformed, and for words of
+    another kind.
     """
     if dtype not in DTYPES:
         raise CodecError("a step does not fit its base")
-    return base if bytes(payload[:2]) == _SAME else _decode(payload, base, dtype)
+    return same if bytes(payload[:2]) == _SAME else _ReadNudges.of(payload, size, dtype)
 
 
 @dataclass(frozen=True)
@@ -221,7 +248,7 @@ class _Decoder:
 
     def decode(self, payload: bytes | memoryview, start: int, stop: int) -> Words:
         """Return the words of one chunk, which may be those of the base."""
-        return decode(memoryview(payload), self.base.read(start, stop), self.target.dtype)
+        return ready(memoryview(payload), stop - start, self.target.dtype)(self.base.read(start, stop))
 
 
 def decoder(shared: bytes | memoryview | None, target: Target, base: Base) -> _Decoder:

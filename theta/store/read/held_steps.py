@@ -2,39 +2,39 @@
 
 Most tensors of a training step have one chunk, which is stored as its differences to the value before.
 Preparing to read all their layers takes longer than adding the differences.  So the payload is decoded on the
-bytes of the copy, with nothing beside them.  The result is not believed: the digest of the chunk proves it,
-or the tensor is decoded through its layers.
+bytes of the copy, with nothing beside them.  Its tables are read before, in a row with those of the other
+tensors, since large words take all that this needs out of the caches.  The result is not believed: the digest
+of the chunk proves it, or the tensor is decoded through its layers.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
+from theta.codecs.base import word_size
 from theta.errors import ThetaError
 from theta.lazy import Module
 from theta.store.format import tensor_tree
 from theta.store.format.tensor_tree import Record
 from theta.store.odb.objects import Objects
 from theta.store.read.layers import HeldValue
+from theta.store.read.reassembly import Unproven
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from theta.codecs import residual, steps
+    from theta.codecs.base import OnBase
     from theta.codecs.moves import nudges
-
-    Words = NDArray[Any]
 else:
     nudges = Module("theta.codecs.moves.nudges")
     residual = Module("theta.codecs.residual")
     steps = Module("theta.codecs.steps")
 
-_DECODERS: Final[Mapping[str, Callable[[memoryview, Words, str], Words]]] = {
-    "delta/1": lambda payload, base, dtype: residual.decode(payload, base, dtype),
-    "nudges/1": lambda payload, base, dtype: nudges.decode(payload, base, dtype),
-    "steps/1": lambda payload, base, dtype: steps.decode(payload, base, dtype),
+_CODECS: Final[Mapping[str, Callable[[memoryview, int, str], OnBase]]] = {
+    "delta/1": lambda payload, _, dtype: lambda base: residual.decode(payload, base, dtype),
+    "nudges/1": lambda payload, size, dtype: nudges.ready(payload, size, dtype),
+    "steps/1": lambda payload, size, dtype: steps.ready(payload, size, dtype),
 }
 """The codecs whose chunks need the same words of the base alone."""
 
@@ -45,15 +45,25 @@ def payload_of(record: Record, held: int) -> str | None:
         return None
     top = record.layers[-1]
     below = record.layers[held]
-    if top.base != held or top.codec not in _DECODERS or (below.dtype, below.shape) != (top.dtype, top.shape):
+    if top.base != held or top.codec not in _CODECS or (below.dtype, below.shape) != (top.dtype, top.shape):
         return None
     return record.files.get(tensor_tree.file_name(len(record.layers) - 1, 0))
 
 
-def value(objects: Objects, record: Record, payload: str, held: HeldValue) -> memoryview | None:
-    """Return the value of ``record`` as ``payload`` tells it, to be proven; None if that is damaged."""
-    with contextlib.suppress(ThetaError):
-        base = held.chunk(0)
-        decode = _DECODERS[record.layers[-1].codec]
-        return decode(memoryview(objects.chunk(payload)), base, record.dtype).data.cast("B")
-    return None
+def ready(objects: Objects, record: Record, payload: str, held: HeldValue) -> Unproven:
+    """Read ``payload`` and its tables; return what makes of it the value of ``record``, to be proven.
+
+    That returns None if the payload is damaged.
+    """
+    try:
+        size = held.lengths[0] // word_size(record.dtype)
+        decode = _CODECS[record.layers[-1].codec](memoryview(objects.chunk(payload)), size, record.dtype)
+    except ThetaError:
+        return lambda: None
+
+    def value() -> memoryview | None:
+        with contextlib.suppress(ThetaError):
+            return decode(held.chunk(0)).data.cast("B")
+        return None
+
+    return value

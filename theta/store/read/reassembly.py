@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from itertools import chain
 from typing import Final, Protocol
@@ -159,6 +159,10 @@ def _known(line: Line, places: Mapping[str, Place]) -> Place | None:
     return place if place is not None and place.line.same_value(line) else None
 
 
+Unproven = Callable[[], memoryview | None]
+"""Returns what the bytes of a chunk should be, or None."""
+
+
 @dataclass(frozen=True)
 class Piece:
     """``nbytes`` bytes of the tensor ``name`` that are to be written at ``offset``.
@@ -167,6 +171,7 @@ class Piece:
         read: returns the bytes.
         chunk: what they are proven by, if they are a chunk.
         unproven: returns what the bytes of the chunk should be, or None.
+        ready: reads what is stored of the chunk, and returns ``unproven``.
     """
 
     name: str
@@ -174,7 +179,12 @@ class Piece:
     nbytes: int
     read: Callable[[], memoryview]
     chunk: Chunk | None = None
-    unproven: Callable[[], memoryview | None] = lambda: None
+    unproven: Unproven = lambda: None
+    ready: Callable[[], Unproven] | None = None
+
+    def prepared(self) -> Piece:
+        """Return the piece with what is stored of it read, if that can be done before it is decoded."""
+        return self if self.ready is None else replace(self, unproven=self.ready(), ready=None)
 
 
 def pieces_of(stored: StoredTensor, offset: int) -> Iterator[Piece]:
@@ -194,27 +204,29 @@ def write_pieces(target: Copy, pieces: Iterable[Piece], progress: Progress | Non
         return sum(piece.nbytes for piece in batch)
 
     # Threads write to the target until the generator is closed, and it may be discarded after that.
-    with contextlib.closing(_each(work, _batches(pieces))) as done:
+    with contextlib.closing(_each(work, pieces)) as done:
         for nbytes in done:
             if progress is not None:
                 progress(nbytes)
 
 
-def _each(work: Callable[[list[Piece]], int], batches: Iterable[list[Piece]]) -> Generator[int, None, None]:
-    """Yield what ``work`` returns of each batch, in order, from threads if there is much to decode."""
-    batches, few, nbytes = iter(batches), list[list[Piece]](), 0
-    for batch in batches:
-        few.append(batch)
-        nbytes += sum(piece.nbytes for piece in batch)
+def _each(work: Callable[[list[Piece]], int], pieces: Iterable[Piece]) -> Generator[int, None, None]:
+    """Yield what ``work`` returns of each batch of pieces, from threads if there is much to decode."""
+    pieces, few, nbytes = iter(pieces), list[Piece](), 0
+    for piece in pieces:
+        few.append(piece)
+        nbytes += piece.nbytes
         if nbytes > _ALONE:
-            yield from ordered(work, chain(few, batches))
+            yield from ordered(work, _batches(chain(few, pieces)))
             return
-    yield from map(work, few)
+    # Large words take the interpreter's data out of the caches: they come last, and what is stored first.
+    few.sort(key=lambda piece: piece.nbytes)
+    yield from map(work, _batches([piece.prepared() for piece in few]))
 
 
 def _proven(batch: list[Piece]) -> list[memoryview | None]:
     """Return the bytes of each piece that come out right at once: all digests are computed together."""
-    found = [piece.unproven() for piece in batch]
+    found = [piece.prepared().unproven() for piece in batch]
     chunks = Chunk.of_each([raw for raw in found if raw is not None])
     made = iter(chunks)
     return [

@@ -188,9 +188,9 @@ class Reviser:
         held = self._value(had) if had is not None and number is not None else None
         payload = held_steps.payload_of(record, number) if held is not None and number is not None else None
         if held is not None and payload is not None:
-            unproven = partial(held_steps.value, self._objects, record, payload, held)
+            ready = partial(held_steps.ready, self._objects, record, payload, held)
             read = partial(self._read, new, number, held, budget)
-            found.pieces.append(Piece(line.name, offset, line.nbytes, read, record.chunks[0], unproven))
+            found.pieces.append(Piece(line.name, offset, line.nbytes, read, record.chunks[0], ready=ready))
             return
         cuts = _cuts(had.chunks or (old.chunks if old else ())) if had else {}
         stored = self._stored(new, number, held, budget)
