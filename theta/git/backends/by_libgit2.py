@@ -57,7 +57,7 @@ class Libgit2:
         self.objects = Libgit2Objects(raw, reader.files)
         self._settings = Libgit2Settings(raw, self.top or self.gitdir)
         self.refs = Libgit2Refs(raw, self._settings)
-        self.history = Libgit2History(reader)
+        self.history = Libgit2History(reader, self.objects)
         self.indexes = Libgit2Indexes(raw)
 
     @property
@@ -314,11 +314,13 @@ class Libgit2Config:
 class Libgit2History:
     """Revisions, and how commits descend from each other."""
 
-    def __init__(self, reader: ReadingRepository) -> None:
-        self._reader = reader
+    def __init__(self, reader: ReadingRepository, objects: Libgit2Objects) -> None:
+        self._reader, self._objects = reader, objects
 
     def named(self, revision: str) -> str | None:
         """Return the object that ``revision`` names; None when it names none in this repository."""
+        if self._objects.format.is_id(revision):  # git takes it for no ref either
+            return revision if self._objects.read(revision) is not None else None
         try:
             with self._reader.reading() as raw:
                 return str(raw.revparse_single(revision).id)
