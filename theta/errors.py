@@ -232,7 +232,7 @@ class CodecError(CorruptError):
 
 
 class FormatError(ThetaError):
-    """A file is not what its container format demands; it is tracked as plain bytes."""
+    """A file is not what its container format demands; a new one is tracked as plain bytes."""
 
 
 @contextlib.contextmanager

@@ -122,7 +122,7 @@ def add(session: Session, request: AddRequest, dialogue: Dialogue = NOBODY) -> A
             rest = [*request.pathspecs, *(f":(exclude,top,literal){path}" for path in selection.present)]
             with ThreadPoolExecutor(1) as beside:  # git looks for new files while tensors are stored
                 unknown = submit(beside, _new_files, git, rest, force) if not update else None
-                added = adding.add(session, selection, progress)
+                added = adding.add(session, selection, progress, damaged=force)
         new = unknown.result() if unknown is not None else []
         done = Driven(0)
         if new or _has_more(git, rest) or not (selection.present or selection.gone):

@@ -275,7 +275,10 @@ def _unstaged_model(
 
 def compare_with_file(session: Session, oid: str, found: Found) -> Changes:
     """Return the changes from manifest ``oid`` to the scanned file ``found``."""
-    return changes.compare(session.version(oid), version_of_file(session, oid, found))
+    before, after = session.version(oid), version_of_file(session, oid, found)
+    if found.scan and found.scan.note and before is not None and before.format != after.format:
+        return Changes((), False, 0, fault=f"no checkpoint any more: {found.scan.note}")
+    return changes.compare(before, after)
 
 
 def version_of_file(session: Session, oid: str, found: Found) -> Version:

@@ -126,6 +126,8 @@ class Filter:
         try:
             known = session.cache.manifest_of(path, source.identity) if in_place else None
             if known is not None and (cached := self._stored_before(path, known, kept)) is not None:
+                if kept is not None and staging.loses_tensors(kept, cached) and self._is_staging():
+                    self.warn(f"{path} is no checkpoint any more; tracked as plain bytes")
                 return cached
             manifest = self._store_new(path, source, kept)
         finally:

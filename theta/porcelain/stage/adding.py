@@ -110,11 +110,17 @@ def _refuse_other_filters(session: Session, filters: dict[str, str]) -> None:
             )
 
 
-def add(session: Session, selection: Selection, progress: Progress | None = None) -> list[Added]:
-    """Stage the selected checkpoints, and the deletion of those that are gone."""
+def add(
+    session: Session, selection: Selection, progress: Progress | None = None, *, damaged: bool = False
+) -> list[Added]:
+    """Stage the selected checkpoints, and the deletion of those that are gone.
+
+    ``damaged`` is that of :func:`theta.porcelain.stage.staging.add_files`.
+    """
     if session.ahead:  # a thread hashes meanwhile
         importlib.import_module(scanning.__name__)
-    added = [_warned(session, item) for item in staging.add_files(session, selection.present, progress)]
+    staged = staging.add_files(session, selection.present, progress, damaged=damaged)
+    added = [_warned(session, item) for item in staged]
     added = [replace(item, newcomer=item.path in selection.newcomers) for item in added]
     if selection.gone:
         with index_closure.following(session) as change:

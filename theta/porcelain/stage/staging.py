@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from theta.errors import FormatError
+from theta.formats import opaque
 from theta.git import lfs
 from theta.git.backends.index_entries import Staged
 from theta.lazy import Module
@@ -61,10 +63,14 @@ class Added:
     newcomer: bool = False
 
 
-def add_files(session: Session, paths: Collection[str], progress: Progress | None = None) -> list[Added]:
+def add_files(
+    session: Session, paths: Collection[str], progress: Progress | None = None, *, damaged: bool = False
+) -> list[Added]:
     """Store and stage the checkpoint files at ``paths`` (from the root of the worktree).
 
     Nothing is staged unless all files can be read.  For an unchanged file only the stat is refreshed.
+    Raises :class:`FormatError` for a file that was a checkpoint and that its reader now refuses, unless
+    ``damaged`` files are to be stored as plain bytes.
     """
     added: list[Added] = []
     if not paths:
@@ -73,6 +79,8 @@ def add_files(session: Session, paths: Collection[str], progress: Progress | Non
     with following(session) as change:
         for path in paths:
             added.append(_store(session, change.pack, path, added, progress))
+            if added[-1].note and not damaged:
+                _refuse_damaged(session, path, added[-1].note)
         for item in added:
             change.index.put(Staged(item.path, item.oid, item.mode, stat=item.stat))
     session.cache.save()
@@ -114,6 +122,22 @@ def _store(
             pack.size - size + stored.elsewhere,
             dropped,
         )
+
+
+def _refuse_damaged(session: Session, path: str, note: str) -> None:
+    """Raise :class:`FormatError` if a staged version at ``path`` is a checkpoint, and the file is none."""
+    staged = session.index.stages.get(path, {}).values()
+    versions = filter(None, (session.manifest_or_none(one.oid) for one in staged))
+    if any(version.format != opaque.NAME for version in versions):
+        raise FormatError(
+            f"{path} is no checkpoint any more: {note}",
+            hint=f"'theta restore {path}' brings it back, 'theta add --force {path}' takes plain bytes",
+        )
+
+
+def loses_tensors(before: Manifest, after: Manifest) -> bool:
+    """Return whether ``after`` is of plain bytes, and ``before`` of a checkpoint."""
+    return after.format == opaque.NAME != before.format
 
 
 def take(
