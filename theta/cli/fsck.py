@@ -67,7 +67,7 @@ def fsck(
     if owed:
         console.note(str(owed))
     if plain := _plain(session):
-        console.note(coverage.plain_line(plain))
+        console.note(coverage.plain_line(session, plain))
     if bad:
         console.err("error: the repository has problems")
         return int(ExitCode.CORRUPT)

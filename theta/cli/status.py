@@ -60,7 +60,8 @@ def status(
     elif asked.options:
         _rows(session, report, relative=asked.has("--short"))
     else:
-        told_at_length(report, _in_columns(session, [row.path for row in report.rows if row.index == "?"]))
+        untracked = [row.path for row in report.rows if row.index == "?"]
+        told_at_length(session, report, _in_columns(session, untracked))
     return 0
 
 

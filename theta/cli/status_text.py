@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from theta.git import lfs
     from theta.porcelain.look.overview import Report, Row
     from theta.porcelain.workspace import coverage
+    from theta.porcelain.workspace.session import Session
     from theta.store import changes
     from theta.store.changes import Changes
 else:
@@ -40,7 +41,7 @@ _STAGED: Final = {
 }
 
 
-def told_at_length(report: Report, untracked: Sequence[str]) -> None:
+def told_at_length(session: Session, report: Report, untracked: Sequence[str]) -> None:
     """Print the state in sections, as git does; ``untracked`` are the lines of that section."""
     _branch(report)
     rows = report.rows
@@ -73,7 +74,7 @@ def told_at_length(report: Report, untracked: Sequence[str]) -> None:
         untracked,
         "untracked",
     )
-    _remarks(report)
+    _remarks(session, report)
     if not rows:
         console.out("nothing to commit, working tree clean")
 
@@ -137,12 +138,12 @@ def _section(title: str, hint: str, lines: Sequence[str], slot: str) -> None:
         console.out(*("\t" + palette.paint(slot, line) for line in lines), "", painted=True)
 
 
-def _remarks(report: Report) -> None:
+def _remarks(session: Session, report: Report) -> None:
     for path in report.unfilled:
-        console.out(f"{path} is still a manifest; 'theta restore {path}' writes the checkpoint")
+        console.out(f"{path} is still a manifest; 'theta restore {session.word(path)}' writes the checkpoint")
     for path in report.pointers:
         console.out(f"{path} is a Git LFS pointer, not the file itself; {lfs.FETCH}")
     if report.plain:
-        console.out(coverage.plain_line(report.plain))
+        console.out(coverage.plain_line(session, report.plain))
     if not report.head_agrees:
         console.out("HEAD lacks stored tensors of its checkpoints; 'theta fsck --mend' rebuilds them")

@@ -58,7 +58,8 @@ def track(
     if done.ignored:
         console.warn(_ignored(done.ignored))
     for path in done.plain:
-        console.note(f"{path} is a plain file in git's index; 'theta add {path}' makes it a checkpoint")
+        word = session.word(path)
+        console.note(f"{path} is a plain file in git's index; 'theta add {word}' makes it a checkpoint")
     return 0
 
 

@@ -178,7 +178,7 @@ def _plain_bytes(session: Session) -> Iterator[Complaint]:
             remedy = (
                 "stage it as a checkpoint; then commit it"
                 if is_same
-                else f"'theta add {path}', then commit it"
+                else f"'theta add {session.word(path)}', then commit it"
             )
             yield Complaint("plain bytes", text, remedy, is_same)
 

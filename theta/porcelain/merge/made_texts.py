@@ -173,9 +173,10 @@ def _refuse_own(session: Session, path: str, known: set[str]) -> None:
         known = known | ({entry.id} if entry is not None else set())
         if _oid(session, path, place, filtered=False) in known or _oid(session, path, place) in known:
             return
+    word = session.word(path)
     raise WouldOverwriteError(
         f"the merge would write over {path}, whose content in the worktree is in no version",
-        hint=f"'theta add {path}' or a commit keeps it, 'theta restore {path}' drops it; then merge again",
+        hint=f"'theta add {word}' or a commit keeps it, 'theta restore {word}' drops it; then merge again",
     )
 
 

@@ -144,9 +144,10 @@ def _refuse_own_file(session: Session, path: str, stages: Stages) -> None:
     for oid in stages.values():
         if worktree.examine(session, path, oid).state is not State.MODIFIED:
             return
+    word = session.word(path)
     raise WouldOverwriteError(
         f"{path} in the worktree is neither side of the conflict",
-        hint=f"'theta add {path}' takes it as the result, 'theta restore --ours {path}' drops it",
+        hint=f"'theta add {word}' takes it as the result, 'theta restore --ours {word}' drops it",
     )
 
 

@@ -128,10 +128,11 @@ def _refuse_damaged(session: Session, path: str, note: str) -> None:
     """Raise :class:`FormatError` if a staged version at ``path`` is a checkpoint, and the file is none."""
     staged = session.index.stages.get(path, {}).values()
     versions = filter(None, (session.manifest_or_none(one.oid) for one in staged))
+    word = session.word(path)
     if any(version.format != opaque.NAME for version in versions):
         raise FormatError(
             f"{path} is no checkpoint any more: {note}",
-            hint=f"'theta restore {path}' brings it back, 'theta add --force {path}' takes plain bytes",
+            hint=f"'theta restore {word}' brings it back, 'theta add --force {word}' takes plain bytes",
         )
 
 

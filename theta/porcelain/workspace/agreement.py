@@ -53,7 +53,8 @@ def settle(
     sparse_patterns.clear_stores(session.repo)
     missing = worktree.complete(session, progress, exchange) if files else []
     notes += _put_ours(session, progress) if files else []
-    notes += [f"{path}: objects are missing; 'theta restore {path}' completes it" for path in missing]
+    words = ((path, session.word(path)) for path in missing)
+    notes += [f"{path}: objects are missing; 'theta restore {word}' completes it" for path, word in words]
     if files:
         _notes.drop(session.repo.private / "resync")
     return notes

@@ -85,10 +85,10 @@ def is_pointer(repo: Repository, oid: str) -> bool:
     return blob is not None and blob.size < lfs.MAX_BYTES and lfs.is_pointer(blob.data)
 
 
-def plain_line(paths: Sequence[str]) -> str:
+def plain_line(session: Session, paths: Sequence[str]) -> str:
     """Return one line about the :func:`plain` files ``paths``, with the commands that mend it."""
     if len(paths) == 1:
-        what, wanted = "is stored as plain bytes, not as a checkpoint", shlex.quote(paths[0])
+        what, wanted = "is stored as plain bytes, not as a checkpoint", session.word(paths[0])
     else:
         what, wanted = "are stored as plain bytes, not as checkpoints", "-u"
     return f"{_names(paths)} {what}; to mend: theta add {wanted} && theta commit"

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import shlex
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
@@ -113,6 +114,11 @@ class Session:
         if place != root and not place.startswith(root + os.sep):
             raise UsageError(f"{path} is outside of the repository")
         return os.path.relpath(place, root)
+
+    def word(self, path: str) -> str:
+        """Return ``path`` (from the root of the worktree) as a word of a command in the current directory."""
+        root = os.path.realpath(self.repo.worktree)
+        return shlex.quote(os.path.relpath(os.path.join(root, path), os.path.realpath(self.cwd)))
 
     @cached_property
     def cache(self) -> StatCache:

@@ -39,24 +39,24 @@ def check(session: Session, path: str, manifest: Manifest, index: Path | None = 
         also = f", without what only theirs changed ({_names(dropped)})" if dropped else ""
         raise RefusedError(
             f"{path} is in conflict, and its file is all of ours{also}; 'theta resolve' settles it",
-            hint=f"'theta checkout --ours -- {path}' first, if all of theirs is to be dropped",
+            hint=f"'theta checkout --ours -- {session.word(path)}' first, if all of theirs is to be dropped",
         )
     return f"{path} lacks what only theirs changed: {_names(dropped)}" if dropped else ""
 
 
 def of_text(session: Session, path: str, text: bytes) -> ThetaError:
     """Return the error of staging the file at ``path``, which holds the manifest ``text``."""
-    said = f"{path} holds a manifest in place of the checkpoint"
+    said, word = f"{path} holds a manifest in place of the checkpoint", session.word(path)
     if path in session.index:
-        return ManifestError(said, hint=f"theta restore {path}")
+        return ManifestError(said, hint=f"theta restore {word}")
     if path not in session.index.stages:
-        return ManifestError(said, hint=f"'git add {path}' takes it, 'theta restore {path}' then fills it in")
+        return ManifestError(said, hint=f"'git add {word}' takes it, 'theta restore {word}' then fills it in")
     if has_conflict_markers(text):
-        ours = f"'theta restore --ours {path}' brings back the file of ours"
+        ours = f"'theta restore --ours {word}' brings back the file of ours"
         return RefusedError(f"{path} is in conflict; 'theta resolve' settles it", hint=ours)
     return RefusedError(
         f"{path} is in conflict, and holds a manifest; 'theta resolve' settles it",
-        hint=f"'git add {path}' takes the manifest, 'theta restore {path}' then fills it in",
+        hint=f"'git add {word}' takes the manifest, 'theta restore {word}' then fills it in",
     )
 
 

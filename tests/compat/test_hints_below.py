@@ -1,0 +1,75 @@
+"""A hint names a command for the folder where the user is."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.compat.story import digest, edit, new_model
+from tests.support import Repo
+from tests.support.repos import Done
+
+HERE = "of a run"
+MODEL = f"{HERE}/model.safetensors"
+
+
+@pytest.fixture
+def below(tracked: Repo) -> Repo:
+    """A checkpoint in a folder whose name has a blank."""
+    (tracked.path / HERE).mkdir()
+    new_model(tracked, MODEL)
+    tracked.theta("add", MODEL)
+    tracked.theta("commit", "-m", "below")
+    return tracked
+
+
+def run(repo: Repo, *words: str, code: int | None = 0) -> Done:
+    """Run ``theta WORDS`` in the folder."""
+    return repo.theta("-C", HERE, *words, code=code)
+
+
+def test_a_file_that_was_cut_short(below: Repo) -> None:
+    whole = digest(below, MODEL)
+    data = (below.path / MODEL).read_bytes()
+    (below.path / MODEL).write_bytes(data[:-9])
+    hint = run(below, "add", "model.safetensors", code=3).stderr
+    assert "'theta restore model.safetensors'" in hint
+    assert "'theta add --force model.safetensors'" in hint
+    run(below, "restore", "model.safetensors")
+    assert digest(below, MODEL) == whole
+
+
+def test_a_manifest_in_place_of_the_file(below: Repo) -> None:
+    (below.path / MODEL).write_text(below.git("show", f"HEAD:{MODEL}") + "\n")
+    assert "theta restore model.safetensors" in run(below, "add", "model.safetensors", code=23).stderr
+    assert "'theta restore model.safetensors' writes the checkpoint" in run(below, "status").stdout
+    quoted = f"'{HERE}/model.safetensors'"
+    assert f"theta restore {quoted}" in below.theta("add", MODEL, code=23).stderr
+
+
+def test_plain_bytes(below: Repo) -> None:
+    new_model(below, f"{HERE}/other.safetensors", 3)
+    below.git("rm", "-q", "--cached", MODEL)
+    oid = below.git("hash-object", "-w", "--no-filters", MODEL)
+    below.git("update-index", "--add", "--cacheinfo", f"100644,{oid},{MODEL}")
+    for line in ("status", "fsck"):
+        assert "to mend: theta add model.safetensors && theta commit" in run(below, line).stdout
+    told = run(below, "track", "*.safetensors").stdout
+    assert "'theta add model.safetensors' makes it a checkpoint" in told
+    run(below, "add", "model.safetensors")
+    assert "plain bytes" not in run(below, "status").stdout
+
+
+def test_a_conflict(below: Repo) -> None:
+    below.git("checkout", "-q", "-b", "side")
+    edit(below, "head.weight", 2.0, MODEL)
+    below.git("commit", "-q", "-a", "-m", "side")
+    below.git("checkout", "-q", "main")
+    edit(below, "head.weight", 1.0, MODEL)
+    below.git("commit", "-q", "-a", "-m", "ours")
+    assert below.try_git("merge", "side").returncode == 1
+    assert "'theta restore --ours model.safetensors'" in run(below, "add", "model.safetensors", code=1).stderr
+    run(below, "restore", "--ours", "model.safetensors")
+    edit(below, "head.weight", 0.5, MODEL)
+    hint = run(below, "resolve", "-X", "ours", code=14).stderr
+    assert "'theta add model.safetensors' takes it as the result" in hint
+    run(below, "add", "model.safetensors")
