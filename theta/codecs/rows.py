@@ -90,7 +90,8 @@ def _may_have_half(new: TensorWords, base: TensorWords) -> bool:
     marks = np.sort(_marks(rows[chosen]))
     seen = _marks(_as_rows(base))
     at = np.minimum(np.searchsorted(marks, seen), marks.size - 1)
-    found = np.isin(marks, marks[at[marks[at] == seen]])
+    # By a table, which is no good for hashes, numpy 2.0 overflows where only one is looked for.
+    found = np.isin(marks, marks[at[marks[at] == seen]], kind="sort")
     return bool(4 * np.count_nonzero(found) >= chosen.size)
 
 
