@@ -492,3 +492,45 @@ def test_names_that_are_no_text_are_written_for_services(model: Repo) -> None:
     uri = json.loads((model.path / "o.sarif").read_text())["runs"][0]["results"][0]["locations"][0]
     assert uri["physicalLocation"]["artifactLocation"]["uri"] == "bad%FF.safetensors"
     ElementTree.parse(model.path / "o.xml")
+
+
+def unfiltered(repo: Repo, content: bytes) -> None:
+    """Commit ``content`` as the checkpoint, twice, by a git without theta."""
+    (repo.path / MODEL).write_bytes(content)
+    for message in ("one", "two"):
+        oid = repo.git("hash-object", "-w", "--no-filters", MODEL)
+        repo.git("update-index", "--cacheinfo", f"100644,{oid},{MODEL}")
+        repo.git("-c", "core.hooksPath=/dev/null", "commit", "-q", "--allow-empty", "-m", message)
+
+
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 5\n"
+MALFORMED = b"theta checkpoint v1\nthere is nothing else\n"
+
+
+@pytest.mark.parametrize("revision", [(), ("HEAD",)])
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [(None, "plain bytes"), (POINTER, ""), (MALFORMED, "")],
+    ids=["plain bytes", "a pointer", "half a manifest"],
+)
+def test_what_stands_for_a_checkpoint_does_not_pass_unread(
+    model: Repo, content: bytes | None, said: str, revision: tuple[str, ...]
+) -> None:
+    """The version before has none either, so that nothing is missing: a gate that reads nothing passed."""
+    unfiltered(model, (model.path / MODEL).read_bytes() if content is None else content)
+    found = check(model, *revision).findings
+    assert [(one.rule, one.path) for one in found] == [("unreadable", MODEL)]
+    assert said in found[0].message
+
+
+def test_a_checkpoint_in_conflict_is_told_as_that(model: Repo) -> None:
+    model.git("branch", "other")
+    put(UP, lambda old: old * 1.01)(model)
+    model.theta("commit", "-q", "-a", "-m", "ours")
+    model.theta("checkout", "-q", "other")
+    put(UP, lambda old: old * 0.99)(model)
+    model.theta("commit", "-q", "-a", "-m", "theirs")
+    model.theta("merge", "main", code=1)
+    assert [(one.rule, one.message) for one in check(model).findings] == [
+        ("unreadable", "it is in conflict; 'theta resolve' settles it")
+    ]

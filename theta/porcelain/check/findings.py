@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Final
 
 RULES: Final[Mapping[str, str]] = {
-    "unreadable": "the file cannot be read as a checkpoint",
+    "unreadable": "a file cannot be read as a checkpoint, or none stands where one is tracked",
     "nan": "a tensor has elements that are no number",
     "inf": "a tensor has infinite elements",
     "zero": "all elements of a matrix are zero, or rows that were not before",

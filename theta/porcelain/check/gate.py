@@ -18,7 +18,8 @@ from theta.porcelain.check.findings import BrokenRule
 from theta.porcelain.check.value_rules import CheckedValue, Demand
 from theta.porcelain.check.version_files import RevisionFiles, VersionFiles, WorktreeFiles, models
 from theta.porcelain.tensors.converting import Model
-from theta.porcelain.workspace.checkpoints import Checkpoints
+from theta.porcelain.workspace import coverage
+from theta.porcelain.workspace.checkpoints import Checkpoints, plain_in_tree
 from theta.porcelain.workspace.session import Session
 from theta.progress import Progress, begin
 from theta.units import human
@@ -30,6 +31,7 @@ else:
     value_parts = Module("theta.porcelain.check.value_parts")
 
 _GONE = "the version before has this checkpoint"
+_PLAIN = "it is stored as plain bytes, not as a checkpoint; 'theta add' and a commit mend it"
 
 
 @dataclass(frozen=True)
@@ -186,14 +188,18 @@ def check(
             WorktreeFiles(root, session),
             list(dict.fromkeys(_paths(session, request.names, cwd, root))),
         )
-    moved = _moved(session, commit, before) if not request.names or commit is not None else {}
+    whole = not request.names or commit is not None
+    moved = _moved(session, commit, before) if whole else {}
     old = RevisionFiles(session, before) if session is not None and before is not None else None
     old_paths = {new: path for path, new in moved.items() if new}
     gate = _Gate(session, rules, now, old, progress, old_paths, announced)
     with session.engaged() if session is not None else contextlib.nullcontext():
         found = [finding for path in paths for finding in gate.check(path)]
-    found += gate.loose(paths) if not request.names or commit is not None else ()
-    found += [BrokenRule("missing", path, "", _GONE) for path, new in moved.items() if not new]
+    found += gate.loose(paths) if whole else ()
+    unread = list(_unread(session, commit)) if session is not None and whole else []
+    there = {sharded.model_of(one.path) for one in unread}
+    gone = (path for path, new in moved.items() if not new and path not in there)
+    found += [*unread, *(BrokenRule("missing", path, "", _GONE) for path in gone)]
     if session is not None and commit is not None and rules.size is not None:
         found += _size(session, commit, rules.size)
     elif rules.size is not None:
@@ -223,6 +229,25 @@ def _moved(session: Session | None, commit: str | None, before: str | None) -> d
         best = max(come, key=lambda new: len(names & come[new]), default="")
         found[path] = best if best and 2 * len(names & come[best]) >= len(names) else ""
     return found
+
+
+def _unread(session: Session, commit: str | None) -> Iterator[BrokenRule]:
+    """Yield what stands at the paths of checkpoints and is none, which no other rule can look at."""
+    if commit is not None:
+        reasons = dict.fromkeys(plain_in_tree(session.repo, session.repo.tree_of(commit)), _PLAIN)
+    else:
+        staged = session.index
+        known = staged.manifests
+        reasons = {path: _reason(session, one.oid) for path, one in staged.items() if path not in known}
+        reasons |= dict.fromkeys(staged.conflicts, "it is in conflict; 'theta resolve' settles it")
+    yield from (BrokenRule("unreadable", path, "", reasons[path]) for path in sorted(reasons))
+
+
+def _reason(session: Session, oid: str) -> str:
+    if (error := session.malformed(oid)) is not None:
+        return str(error)
+    is_pointer = coverage.is_pointer(session.repo, oid)
+    return "it is a pointer of Git LFS, not the file itself" if is_pointer else _PLAIN
 
 
 def _names(side: Checkpoints, path: str) -> set[str]:

@@ -174,13 +174,25 @@ def expect(repo: Repository, revisions: Iterable[str]) -> None:
 def _candidates(repo: Repository, tree: Tree) -> dict[str, TreeEntry]:
     """Return path -> entry of the files of ``tree`` that may be checkpoints."""
     files = dict(repo.walk_blobs(tree))
-    own = {path: entry.id for path, entry in files.items() if path.rpartition("/")[2] == ".gitattributes"}
-    known = not repo.is_bare and own == repo.attribute_files()
-    tracked = only_tracked(repo, files) if known else files
+    tracked = only_tracked(repo, files) if _has_attributes_here(repo, files) else files
     if repo.promised.is_partial and tree.get(STORES) is None:
         # A tree without stores has no checkpoints that the remote would have to send.
         return {path: files[path] for path in tracked if repo.has(files[path].id)}
     return {path: files[path] for path in tracked}
+
+
+def plain_in_tree(repo: Repository, tree: Tree) -> list[str]:
+    """Return the tracked files of ``tree`` that are no manifests; none if ``tree`` has other attributes."""
+    files = dict(repo.walk_blobs(tree))
+    if not _has_attributes_here(repo, files):
+        return []
+    return sorted({*only_tracked(repo, files)} - {one.path for one in in_tree(repo, tree)})
+
+
+def _has_attributes_here(repo: Repository, files: Mapping[str, TreeEntry]) -> bool:
+    """Return whether git, which reads attributes from the worktree, finds those of ``files``."""
+    own = {path: entry.id for path, entry in files.items() if path.rpartition("/")[2] == ".gitattributes"}
+    return not repo.is_bare and own == repo.attribute_files()
 
 
 def is_manifest(repo: Repository, oid: str) -> bool:
