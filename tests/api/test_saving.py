@@ -209,10 +209,28 @@ def test_an_error_behind_the_program_is_raised_by_the_next_call_and_once(
 
 def test_a_save_that_failed_is_raised_at_the_end(repo: Repo) -> None:
     opened = theta.open(repo.path)
-    opened.save({"m.safetensors": arrays()}, ref="main")
+    opened.save({"m.safetensors": arrays()}, ref="run", wait=True)
+    repo.git("checkout", "--quiet", "run")
+    opened.save({"m.safetensors": arrays()}, ref="run")
     with pytest.raises(RefusedError, match="checked out"):
         opened.close()
     opened.close()
+
+
+@pytest.mark.parametrize(
+    ("ref", "error", "said"),
+    [
+        ("a..b", UsageError, "a branch cannot be named 'a..b'"),
+        ("refs/a b", UsageError, "a ref cannot be named 'refs/a b'"),
+        ("main", RefusedError, "main is checked out"),
+    ],
+)
+def test_a_ref_that_cannot_be_moved_is_refused_at_the_first_save(
+    opened: theta.Repository, ref: str, error: type[Exception], said: str
+) -> None:
+    with pytest.raises(error, match=said):
+        opened.save({"m.safetensors": arrays()}, ref=ref)
+    opened.wait()
 
 
 AT_EXIT = """
@@ -231,7 +249,13 @@ def test_a_save_in_the_last_line_of_a_program_is_stored(repo: Repo, ending: str)
 
 
 def test_a_save_that_fails_as_the_program_ends_is_told(repo: Repo) -> None:
-    assert "main is checked out" in by_python(repo, AT_EXIT, "main").stderr
+    begin = f"""
+import subprocess
+{AT_EXIT}
+repo.wait()
+subprocess.run(["git", "-C", sys.argv[1], "checkout", "--quiet", "run"], check=True)
+"""
+    assert "run is checked out" in by_python(repo, begin + AT_EXIT, "run").stderr
 
 
 def by_python(repo: Repo, program: str, *args: str) -> subprocess.CompletedProcess[str]:

@@ -80,6 +80,8 @@ class Repository(Closing):  # the name that programs import; git.repository.Repo
         self._place = place
         self._lock = RLock()
         self._saves = Background()
+        self._movable: set[str] = set()
+        """The refs that were looked at before the first save to each."""
         self._commits = CommitWriter()
         self._objects: Objects | None = None
         self._opened: weakref.WeakSet[Access] = weakref.WeakSet()
@@ -467,6 +469,7 @@ class Repository(Closing):  # the name that programs import; git.repository.Repo
 
         Raises:
             theta.errors.UsageError: a value is no array, or there can be no such file, ref or metric.
+            theta.errors.RefusedError: a worktree has the branch checked out, at the first save to it.
             theta.errors.FormatError: the format cannot hold an array.
             theta.errors.ThetaError: an array could not be read, as that of a device that failed: this save is
                 not made, and one that waited is not either.  Or an error of an earlier save whose future
@@ -526,6 +529,7 @@ class Repository(Closing):  # the name that programs import; git.repository.Repo
     ) -> Saving:
         """Save ``files`` as ``request`` says; ``then`` follows, and may change the result."""
         request = request.checked()
+        self._check(request.ref)
         plans = host_copies.planned(files)
         shrinking = Shrinking(sum(plan.nbytes for plan in plans.values()))
         copied, stopped = self._copied(request.ref, plans, shrinking)
@@ -539,6 +543,16 @@ class Repository(Closing):  # the name that programs import; git.repository.Repo
         if stopped is not None:
             raise stopped
         return future
+
+    def _check(self, ref: str) -> None:
+        """Refuse a ref that cannot be, or that is checked out, at the first save to it.
+
+        An error of the background comes with the next save, or as the program ends: too late for such a one.
+        The view is one of its own, because the save before has that of calls for as long as it is stored.
+        """
+        if ref not in self._movable:
+            saving.movable_ref(Session.here(self._place), ref)
+            self._movable.add(ref)
 
     def _copied(
         self, ref: str, plans: Mapping[str, PlannedCopy], shrinking: Shrinking

@@ -97,7 +97,7 @@ def save(session: Session, request: SaveRequest, writer: CommitWriter | None = N
     repo = session.repo
     request = request.checked()
     with session.change() as change:
-        ref = _ref(session, request.ref)
+        ref = movable_ref(session, request.ref)
         parent = repo.refs.resolved(ref) if ref in repo.refs else None
         made = saved_tree.write(session, change.pack, parent, request.files, whole=request.whole)
         stored = change.pack.size
@@ -144,7 +144,7 @@ def publish(session: Session, commit: str, name: str, subject: str) -> SaveResul
     """
     repo = session.repo
     with session.change() as change:
-        ref = _ref(session, name)
+        ref = movable_ref(session, name)
         parent = repo.refs.resolved(ref) if ref in repo.refs else None
         tree = saved_tree.overlay(session, change.pack, parent, commit)
         text = f"{subject}\n{repo.commit(commit).message.partition(chr(10))[2]}"
@@ -175,8 +175,13 @@ def _full(name: str) -> str:
     return name if name.startswith("refs/") else _HEADS + name
 
 
-def _ref(session: Session, name: str) -> str:
-    """Return the full name of the ref; raises unless it may be moved behind the back of all worktrees."""
+def movable_ref(session: Session, name: str) -> str:
+    """Return the full name of a ref that may be moved behind the back of all worktrees.
+
+    Raises:
+        UsageError: there can be no such ref.
+        RefusedError: a worktree has the branch checked out.
+    """
     ref = _full(name)
     refs = session.repo.refs
     if not refs.is_valid(ref):
