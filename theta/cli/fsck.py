@@ -12,12 +12,14 @@ from theta.cli import console, reports, terminal
 from theta.cli.args import HELP
 from theta.cli.common import open_session
 from theta.errors import ExitCode
+from theta.git.quoting import split_lines
 from theta.lazy import Module
 from theta.porcelain.look import checking
 from theta.porcelain.workspace import agreement, coverage
 from theta.store.changes import counted
 
 if TYPE_CHECKING:
+    from theta.git.run import Result
     from theta.porcelain.care import repairing
     from theta.porcelain.workspace.session import Session
 else:
@@ -60,7 +62,11 @@ def fsck(
     owed = checking.Owed()
     if as_json:
         return _as_json(session, owed, more, read_data=read_data)
-    bad = session.repo.git().show(*_BY_GIT)
+    found = _by_git(session)
+    for line in _lines(found.stdout):
+        console.out(line)
+    console.err(*_lines(found.stderr))
+    bad = found.code
     for line in checking.problems(session, owed, read_data=read_data):
         console.out(line)
         bad = bad or 1
@@ -75,6 +81,20 @@ def fsck(
     return 0
 
 
+def _by_git(session: Session) -> Result:
+    """Return what git finds, asked again if that is something.
+
+    It lists packs as it begins: what the index names since, as by a ``git add``, it takes for missing.
+    """
+    git = session.repo.git()
+    done = git.run(*_BY_GIT, check=False)
+    return git.run(*_BY_GIT, check=False) if done.code else done
+
+
+def _lines(said: bytes) -> list[str]:
+    return split_lines(said.decode("utf-8", "backslashreplace"))
+
+
 def _plain(session: Session) -> list[str]:
     """Return the tracked files that are here as plain bytes; a bare repository has no files."""
     return [] if session.repo.is_bare else coverage.plain(session)
@@ -82,8 +102,8 @@ def _plain(session: Session) -> list[str]:
 
 def _as_json(session: Session, owed: checking.Owed, more: Mapping[str, object], *, read_data: bool) -> int:
     """Print what git and theta find, and what is not checked because it is not here."""
-    done = session.repo.git().run(*_BY_GIT, check=False)
-    said = (done.stdout + done.stderr).decode("utf-8", "backslashreplace").splitlines()
+    done = _by_git(session)
+    said = _lines(done.stdout + done.stderr)
     found = list(checking.problems(session, owed, read_data=read_data))
     told = {"git": said if done.code else [], "problems": found, "not_here": asdict(owed)}
     told["plain"] = _plain(session)
