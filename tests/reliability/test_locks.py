@@ -147,6 +147,16 @@ def test_e1_a_lock_that_came_after_a_dead_command_was_looked_at_stays(repo: Repo
     assert lock.exists()
 
 
+def test_e1_a_lock_goes_that_is_older_than_the_last_note_of_a_torn_journal(repo: Repo) -> None:
+    """The power failed as a long merge, which had held the lock for minutes, wrote what it does next."""
+    lock = repo.path / ".git" / "index.lock"
+    lock.touch()
+    os.utime(lock, (time.time() - 600, time.time() - 600))
+    (repo.path / ".git" / "theta" / "journal").write_bytes(bytes(195))
+    repo.theta("add", FILE)
+    assert leftovers(repo) == []
+
+
 def test_e1_locks_go_where_theta_itself_asks_git(tmp_path: Path) -> None:
     """Libgit2 cannot open a repository of SHA-256: gits of this theta work there all the time."""
     repo = Repo(tmp_path / "of-sha256")

@@ -27,7 +27,7 @@ from theta.store.odb import joined_packs, pack_keeps
 _JOURNAL: Final = "journal"
 _DRIVING: Final = "driving-"
 _LONG: Final = 86_400.0
-"""Seconds after which a temporary file of another machine is one of the dead."""
+"""Seconds after which a temporary file of another machine is one of the dead, and that no command takes."""
 
 
 class Journal:
@@ -259,9 +259,13 @@ def _dead(repo: Repository) -> Iterator[tuple[Path, dict[str, Any]]]:
 
 
 def _torn(journal: Path) -> dict[str, Any]:
-    """Return what is known of a command whose journal cannot be read: with the power its gits went, too."""
-    started, token = os.lstat(journal).st_mtime, os.urandom(16).hex()
-    return {"token": token, "started": started, "until": math.inf, "owner": processes.this()}
+    """Return what is known of a command whose journal cannot be read: with the power its gits went, too.
+
+    When it began is not known: the journal is written anew with each note, and its locks may be older.
+    """
+    written = os.lstat(journal).st_mtime
+    known = {"token": os.urandom(16).hex(), "owner": processes.this()}
+    return known | {"started": written, "locks_from": written - _LONG, "until": math.inf}
 
 
 def _places(repo: Repository) -> list[Path]:
@@ -281,15 +285,16 @@ def _read(journal: Path) -> dict[str, Any] | None:
     try:
         note = _notes.read_json(journal)
         until = float(note.get("until", math.inf))
-        return {**note, "token": str(note["token"]), "started": float(note["started"]), "until": until}
+        started, token = float(note["started"]), str(note["token"])
+        return {**note, "token": token, "started": started, "locks_from": started, "until": until}
     except MALFORMED:
         return None
 
 
 def _unlock(repo: Repository, note: dict[str, Any]) -> None:
     """Remove the lock files of a dead git; a later command removes those that something living may hold."""
-    if stale_locks.remove(repo, note["started"], note["until"]):
-        kept: dict[str, Any] = {key: note[key] for key in ("token", "started", "owner") if key in note}
+    if stale_locks.remove(repo, note["locks_from"], note["until"]):
+        kept = {"token": note["token"], "owner": note.get("owner", ""), "started": note["locks_from"]}
         kept["until"] = min(note["until"], time.time())
         _notes.write(repo.private / f"{_DRIVING}{os.urandom(16).hex()}", json.dumps(kept))
 
