@@ -61,8 +61,7 @@ def _both(first: Message, second: Message) -> tuple[bytes, bytes]:
     """Return the ids of two blobs."""
     arguments = _arguments(first, second)
     _digest(*arguments)
-    both = arguments[3][_ORDER].astype(">u4").tobytes()
-    return both[:20], both[20:]
+    return two_messages.spelled(arguments[-1], _ORDER)
 
 
 def _alone(data: Message) -> bytes:

@@ -48,8 +48,7 @@ def _both(first: Message, second: Message) -> tuple[bytes, bytes]:
     """Return the digests of two messages."""
     arguments = _arguments(first, second)
     _digest(*arguments)
-    both = arguments[2][_ORDER].astype(">u4").tobytes()
-    return both[:32], both[32:]
+    return two_messages.spelled(arguments[-1], _ORDER)
 
 
 def _alone(data: Message) -> bytes:

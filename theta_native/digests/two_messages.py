@@ -67,6 +67,12 @@ def ended(rest: bytes, size: int) -> bytes:
     return rest + b"\x80" + bytes((55 - len(rest)) % BLOCK) + (8 * size).to_bytes(8, "big")
 
 
+def spelled(states: States, order: NDArray[np.int64]) -> tuple[bytes, bytes]:
+    """Return the digests of two messages, of which ``order`` has the places in ``states``."""
+    both = states[order].astype(">u4").tobytes()
+    return both[: len(both) // 2], both[len(both) // 2 :]
+
+
 def has_instructions() -> bool:
     """Return whether the processor has the SHA extensions of x86."""
     from theta_native.object_code import linker
