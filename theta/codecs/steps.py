@@ -27,7 +27,6 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from theta import _kernels as kernels
@@ -36,14 +35,11 @@ from theta.codecs import entropy, residual
 from theta.codecs.base import Base, Encoded, OnBase, Range, Target, TensorWords, same
 from theta.codecs.delta import fits
 from theta.codecs.moves import context_rates
-from theta.codecs.moves.context_rates import ContextCounts
+from theta.codecs.moves.context_rates import ContextCounts, ReadParts, StepDecoder
 from theta.errors import CodecError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-    from theta.codecs.entropy import StoredSection
-    from theta.codecs.residual import ContextLayout
 
     Words = NDArray[Any]
 
@@ -97,19 +93,8 @@ def encode(new: TensorWords, base: TensorWords, ranges: Sequence[Range]) -> Enco
 # -- decoding -------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _ReadStep:
-    """An encoded step whose tables were read, for a base of ``size`` words."""
-
-    dtype: str
-    size: int
-    layout: ContextLayout
-    rates: NDArray[np.uint8]
-    states: NDArray[np.uint64]
-    stream: NDArray[np.uint32]
-    count: int
-    has_all_parts: bool
-    differences: StoredSection
+class _ReadStep(ReadParts):
+    """An encoded step whose tables were read; ``numbers`` are rates."""
 
     @classmethod
     def of(cls, view: memoryview, size: int, dtype: str) -> _ReadStep:
@@ -118,10 +103,10 @@ class _ReadStep:
         _, *head, all_parts, count, length, first, second = _HEAD.unpack_from(view)
         read = context_rates.ContextHead(*head).read
         layout, rates, position = read(view, _HEAD.size, size, dtype, context_rates.LAST_RATE)
-        if all_parts > 1 or not 1 <= count <= size or 4 * length > len(view) - position:
+        if all_parts > 1 or not 1 <= count <= size:
             raise CodecError("an encoded step has an impossible header")
-        stream, states = np.frombuffer(view, "<u4", length, position), np.array([first, second], np.uint64)
-        section = entropy.stored(view, position + 4 * length)
+        stream, end = context_rates.stored_stream(view, position, length)
+        states, section = np.array([first, second], np.uint64), entropy.stored(view, end)
         return cls(dtype, size, layout, rates, states, stream, count, bool(all_parts), section)
 
     def __call__(self, base: Words) -> Words:
@@ -129,13 +114,13 @@ class _ReadStep:
             raise CodecError("a step does not fit its base")
         seen = base.view()
         seen.flags.writeable = False  # always: kernels would be compiled anew for other ones
-        keys, hazards = self.layout.keys(seen, self.dtype), context_rates.hazards(self.rates)
+        keys, hazards = self.layout.keys(seen, self.dtype), context_rates.hazards(self.numbers)
         found = kernels.events.decode(self.states, self.stream, keys, hazards, self.count)
         if found is None:
             raise CodecError("an encoded step is damaged")
         words = base.copy()  # only now: its bytes are in the nearest caches
         changed = kernels.sections.ChangedWords(words, keys, *found, residual.is_float(self.dtype))
-        context_rates.apply_differences(self.differences, changed, self.has_all_parts, self.rates.size)
+        self.change(changed)
         return words
 
 
@@ -147,18 +132,8 @@ def ready(payload: memoryview, size: int, dtype: str) -> OnBase:
     return same if bytes(payload[:2]) == _SAME else _ReadStep.of(payload, size, dtype)
 
 
-@dataclass(frozen=True)
-class _Decoder:
-    target: Target
-    base: Base
-
-    def decode(self, payload: bytes | memoryview, start: int, stop: int) -> Words:
-        """Return the words of one chunk, which may be those of the base."""
-        return ready(memoryview(payload), stop - start, self.target.dtype)(self.base.read(start, stop))
-
-
-def decoder(shared: bytes | memoryview | None, target: Target, base: Base) -> _Decoder:
+def decoder(shared: bytes | memoryview | None, target: Target, base: Base) -> StepDecoder:
     """Get ready to decode chunks of ``target``."""
     if shared or not fits(target, base):
         raise CodecError("a step does not fit its base")
-    return _Decoder(target, base)
+    return StepDecoder(ready, target, base)

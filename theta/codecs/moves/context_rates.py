@@ -6,7 +6,7 @@ Shared by codecs whose chunks have a byte for each context of a residual section
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any, Final
@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from theta import _kernels as kernels
 from theta._numpy import np
 from theta.codecs import entropy, planes, residual
+from theta.codecs.base import Base, OnBase, Target
 from theta.codecs.residual import CLASSES, ContextLayout
 from theta.errors import CodecError
 
@@ -111,6 +112,56 @@ class ContextHead:
         return replace(layout, levels=found.copy()) if is_leveled else layout, numbers, end
 
 
+@dataclass(frozen=True)
+class ReadParts:
+    """What was read of an encoded step for a base of ``size`` words; ``numbers`` has one for each context.
+
+    ``count`` is how many words the section ``differences`` changes, the last of a chunk.
+    """
+
+    dtype: str
+    size: int
+    layout: ContextLayout
+    numbers: Numbers
+    states: NDArray[np.uint64]
+    stream: NDArray[np.uint32]
+    count: int
+    has_all_parts: bool
+    differences: StoredSection | None
+
+    def change(self, changed: ChangedWords) -> None:
+        """Change words by the section that :func:`differences` wrote, if there is one."""
+        parts = 1 if self.has_all_parts else self.numbers.size // CLASSES
+        if self.differences is not None:
+            self.differences.change(changed, self.numbers.size // parts, parts)
+
+
+def stored_stream(view: memoryview, start: int, length: int) -> tuple[NDArray[np.uint32], int]:
+    """Return the ``length`` words of a stream, and its end."""
+    if 4 * length > len(view) - start:
+        raise CodecError("an encoded step has an impossible header")
+    return np.frombuffer(view, "<u4", length, start), start + 4 * length
+
+
+@dataclass(frozen=True)
+class StepDecoder:
+    """Decodes the chunks of a tensor, each on the same words of its base.
+
+    Args:
+        ready: reads the tables of a chunk, whose base has so many words of a type.
+        target: dtype and shape.
+        base: the words that the step is of.
+    """
+
+    ready: Callable[[memoryview, int, str], OnBase]
+    target: Target
+    base: Base
+
+    def decode(self, payload: bytes | memoryview, start: int, stop: int) -> Words:
+        """Return the words of one chunk, which may be those of the base."""
+        return self.ready(memoryview(payload), stop - start, self.target.dtype)(self.base.read(start, stop))
+
+
 # -- what changes ---------------------------------------------------------------------------
 
 
@@ -171,12 +222,6 @@ class ContextCounts:
 def _unused(use_levels: bool, use_fine: bool) -> tuple[int, ...]:
     """Return the axes of counts that are not looked at."""
     return (() if use_levels else (1,)) + (() if use_fine else (2,))
-
-
-def apply_differences(section: StoredSection, changed: ChangedWords, is_all: bool, contexts: int) -> None:
-    """Change words by the section that :func:`differences` wrote, the last of a chunk."""
-    parts = 1 if is_all else contexts // CLASSES
-    section.change(changed, contexts // parts, parts)
 
 
 def differences(found: ContextCounts, values: Words, places: Places) -> tuple[bool, bytes]:

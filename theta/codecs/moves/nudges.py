@@ -37,14 +37,11 @@ from theta.codecs import entropy, residual
 from theta.codecs.base import Base, Encoded, OnBase, Range, Target, TensorWords, same
 from theta.codecs.delta import fits
 from theta.codecs.moves import context_rates
-from theta.codecs.moves.context_rates import ContextCounts
+from theta.codecs.moves.context_rates import ContextCounts, ReadParts, StepDecoder
 from theta.errors import CodecError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-    from theta.codecs.entropy import StoredSection
-    from theta.codecs.residual import ContextLayout
 
     Words = NDArray[Any]
     Numbers = NDArray[np.uint8]
@@ -184,19 +181,10 @@ def _shares(view: memoryview, clusters: int) -> NDArray[np.uint32]:
 
 
 @dataclass(frozen=True)
-class _ReadNudges:
-    """An encoded step whose tables were read, for a base of ``size`` words; ``numbers`` are clusters."""
+class _ReadNudges(ReadParts):
+    """An encoded step whose tables were read; ``numbers`` are clusters, ``shares`` those of their moves."""
 
-    dtype: str
-    size: int
-    layout: ContextLayout
-    numbers: Numbers
     shares: NDArray[np.uint32]
-    states: NDArray[np.uint64]
-    stream: NDArray[np.uint32]
-    count: int
-    has_all_parts: bool
-    differences: StoredSection | None
 
     @classmethod
     def of(cls, view: memoryview, size: int, dtype: str) -> _ReadNudges:
@@ -206,14 +194,14 @@ class _ReadNudges:
         shares, padded = _shares(view, clusters), -(-size // _GROUP) * _GROUP
         read = context_rates.ContextHead(*head).read
         layout, numbers, position = read(view, _HEAD.size + 8 * clusters, padded, dtype, clusters - 1)
-        if all_parts > 1 or count > size or layout.block % _GROUP or 4 * length > len(view) - position:
+        if all_parts > 1 or count > size or layout.block % _GROUP:
             raise CodecError("an encoded step has an impossible header")
         states = np.array(_HEAD.unpack_from(view)[9:], np.uint64)
-        stream, end = np.frombuffer(view, "<u4", length, position), position + 4 * length
+        stream, end = context_rates.stored_stream(view, position, length)
         if not count and end != len(view):
             raise CodecError("an encoded step has bytes behind its end")
         section = entropy.stored(view, end) if count else None
-        return cls(dtype, size, layout, numbers, shares, states, stream, count, bool(all_parts), section)
+        return cls(dtype, size, layout, numbers, states, stream, count, bool(all_parts), section, shares)
 
     def __call__(self, base: Words) -> Words:
         if base.size != self.size:
@@ -224,9 +212,7 @@ class _ReadNudges:
         found = decode(self.states, self.stream, keys, self.numbers, self.shares, out, count)
         if found is None or found.places.size != count or (count and int(found.places[-1]) >= base.size):
             raise CodecError("an encoded step is damaged")
-        if self.differences is not None:
-            changed = kernels.sections.ChangedWords(out, keys, found.places, found.numbers, True)
-            context_rates.apply_differences(self.differences, changed, self.has_all_parts, self.numbers.size)
+        self.change(kernels.sections.ChangedWords(out, keys, found.places, found.numbers, True))
         return out[: base.size]
 
 
@@ -241,18 +227,8 @@ def ready(payload: memoryview, size: int, dtype: str) -> OnBase:
     return same if bytes(payload[:2]) == _SAME else _ReadNudges.of(payload, size, dtype)
 
 
-@dataclass(frozen=True)
-class _Decoder:
-    target: Target
-    base: Base
-
-    def decode(self, payload: bytes | memoryview, start: int, stop: int) -> Words:
-        """Return the words of one chunk, which may be those of the base."""
-        return ready(memoryview(payload), stop - start, self.target.dtype)(self.base.read(start, stop))
-
-
-def decoder(shared: bytes | memoryview | None, target: Target, base: Base) -> _Decoder:
+def decoder(shared: bytes | memoryview | None, target: Target, base: Base) -> StepDecoder:
     """Get ready to decode chunks of ``target``."""
     if shared or target.dtype not in DTYPES or not fits(target, base):
         raise CodecError("a step does not fit its base")
-    return _Decoder(target, base)
+    return StepDecoder(ready, target, base)
