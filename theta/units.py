@@ -1,4 +1,4 @@
-"""Numbers as people and JSON have them."""
+"""Numbers and lists as people and JSON have them."""
 
 from __future__ import annotations
 
@@ -19,6 +19,12 @@ def human(size: float) -> str:
 def shape_text(shape: Sequence[int]) -> str:
     """Return a shape as text for people."""
     return "\N{MULTIPLICATION SIGN}".join(map(str, shape)) or "scalar"
+
+
+def first_names(names: Sequence[str], most: int = 3) -> str:
+    """Return the first names of a list, and the number of the others."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(names[:most]) + more
 
 
 def finite(value: Any) -> Any:

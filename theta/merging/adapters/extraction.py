@@ -21,6 +21,7 @@ from theta.merging import coded
 from theta.merging.adapters import expert_factors
 from theta.merging.adapters.orientation import Orientation
 from theta.merging.strategies import is_averaged
+from theta.units import first_names
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -351,16 +352,11 @@ def _refusal(refused: Mapping[str, str]) -> UsageError:
     by_reason: dict[str, list[str]] = {}
     for name, reason in refused.items():
         by_reason.setdefault(reason, []).append(name)
-    told = [f"{_listed(names)}: {reason}" for reason, names in by_reason.items()]
+    told = [f"{first_names(names, _NAMED)}: {reason}" for reason, names in by_reason.items()]
     return UsageError(
         f"no adapter can hold what changed: {'; '.join(told)}",
         hint="nothing was written; the fine-tune itself is what stores these: commit it",
     )
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
-    return ", ".join(names[:_NAMED]) + more
 
 
 def factors(difference: Array, rank: int, epsilon: float = 0.0) -> tuple[Array, Array]:

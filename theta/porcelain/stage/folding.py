@@ -31,6 +31,7 @@ from theta.store.read.stored_tensor import StoredTensor
 from theta.store.write import layer_plan
 from theta.store.write.layer_plan import Changed, Hints
 from theta.store.write.snapshot import sorted_lines
+from theta.units import first_names
 
 if TYPE_CHECKING:
     from theta.codecs.brought import Applied
@@ -103,7 +104,7 @@ def plan(
     steps = summing.together([one.steps for one in plans], weights)
     if len(shards) > 1 and (added := [step.line.name for step in steps if step.is_new]):
         raise UsageError(
-            f"a model in shards gets no new tensors: {updates.few(added)}",
+            f"a model in shards gets no new tensors: {first_names(added)}",
             hint="join it into one file with 'theta convert'",
         )
     return FoldingPlan(steps, plans, ties)

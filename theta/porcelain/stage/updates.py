@@ -11,6 +11,7 @@ from theta.codecs.base import TensorWords
 from theta.store.format import tensor_tree
 from theta.store.format.manifest import Line
 from theta.store.format.tensor_tree import Chunk
+from theta.units import first_names
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -18,9 +19,8 @@ if TYPE_CHECKING:
     Matrix = NDArray[np.float64]
 
 KINDS: Final = ("low-rank", "sparse", "ia3", "scaled", "dense")
-_NAMES: Final = 3
 _KINDS: Final = 8
-"""Names of one kind of fault, and further kinds, that an error tells."""
+"""The further kinds of faults that an error tells."""
 BIAS_OF_B: Final = ".lora_B.bias"
 """The end of the name of a bias that is added, scaled, to the bias of the module."""
 
@@ -208,10 +208,4 @@ def _of_kind(reason: str, names: Sequence[str]) -> str:
     if len(names) == 1:
         return f"{names[0]} {reason}".rstrip()
     each = "" if names[0].endswith(":") else "each "
-    return f"{few([name.rstrip(':') for name in names])}: {each}{reason}"
-
-
-def few(names: Sequence[str]) -> str:
-    """Return the first three names, and the number of the others."""
-    more = f" and {len(names) - _NAMES} more" if len(names) > _NAMES else ""
-    return ", ".join(names[:_NAMES]) + more
+    return f"{first_names([name.rstrip(':') for name in names])}: {each}{reason}"

@@ -17,6 +17,7 @@ from theta.formats.layout import Source, TensorSpec, clip
 from theta.formats.plan import Plan
 from theta.formats.values import Value
 from theta.progress import Progress, begin
+from theta.units import first_names
 
 SUFFIXES: Final = {
     ".safetensors": "safetensors",
@@ -27,7 +28,6 @@ SUFFIXES: Final = {
     ".ckpt": "torch",
     ".gguf": "gguf",
 }
-_NAMED: Final = 3
 
 
 @dataclass(frozen=True)
@@ -112,10 +112,9 @@ def _in_order(specs: Sequence[TensorSpec]) -> list[TensorSpec]:
 def _refuse(name: str, specs: Sequence[TensorSpec]) -> None:
     bad = writers.cannot_hold(name, specs)
     if bad:
-        listed = ", ".join(f"{clip(spec.name)} ({_kind(spec.dtype)})" for spec in bad[:_NAMED])
-        more = f" and {len(bad) - _NAMED} more" if len(bad) > _NAMED else ""
+        listed = first_names([f"{clip(spec.name)} ({_kind(spec.dtype)})" for spec in bad])
         raise FormatError(
-            f"{name} cannot hold {len(bad)} of the {len(specs)} tensors: {listed}{more}",
+            f"{name} cannot hold {len(bad)} of the {len(specs)} tensors: {listed}",
             hint="choose another format, or export the others with REV:PATH#GLOB",
         )
 

@@ -21,6 +21,7 @@ from theta.lazy import Module
 from theta.porcelain.workspace.checkpoints import is_manifest
 from theta.porcelain.workspace.session import Session
 from theta.store.files.file_source import FileSource
+from theta.units import first_names
 
 if TYPE_CHECKING:
     from theta import formats
@@ -36,7 +37,7 @@ _GENERIC_SIZE: Final = 1_000_000
 
 _HEAD: Final = 512
 _NAMED: Final = 3
-"""The largest number of paths in one line."""
+"""The most paths of a command that is told."""
 
 
 def newcomers(session: Session, git: Git, pathspecs: Sequence[str]) -> list[str]:
@@ -50,7 +51,7 @@ def left_out_line(paths: Sequence[str], where: str) -> str:
     """Return one line which says that new files (relative paths) are not ``where``: "in this commit"."""
     verb = "matches a tracked pattern and is" if len(paths) == 1 else "match tracked patterns and are"
     wanted = shlex.join(paths) if len(paths) <= _NAMED else "-A"
-    return f"{_names(paths)} {verb} not {where}; to stage: theta add {wanted}"
+    return f"{first_names(paths)} {verb} not {where}; to stage: theta add {wanted}"
 
 
 def uncovered(session: Session, paths: Iterable[str]) -> list[str]:
@@ -68,7 +69,7 @@ def uncovered_line(session: Session, paths: Sequence[str], cwd: Path) -> str:
     what = "is a checkpoint or large" if one else "are checkpoints or large"
     them = "it" if one else "them"
     command = _track_command(session.repo.worktree, paths, cwd)
-    return f"{_names(paths)} {what}, and no tracked pattern covers {them}; to track {them}: {command}"
+    return f"{first_names(paths)} {what}, and no tracked pattern covers {them}; to track {them}: {command}"
 
 
 def plain(session: Session) -> list[str]:
@@ -91,12 +92,7 @@ def plain_line(session: Session, paths: Sequence[str]) -> str:
         what, wanted = "is stored as plain bytes, not as a checkpoint", session.word(paths[0])
     else:
         what, wanted = "are stored as plain bytes, not as checkpoints", "-u"
-    return f"{_names(paths)} {what}; to mend: theta add {wanted} && theta commit"
-
-
-def _names(paths: Sequence[str]) -> str:
-    more = f" and {len(paths) - _NAMED} more" if len(paths) > _NAMED else ""
-    return ", ".join(paths[:_NAMED]) + more
+    return f"{first_names(paths)} {what}; to mend: theta add {wanted} && theta commit"
 
 
 def _track_command(root: Path, paths: Sequence[str], cwd: Path) -> str:

@@ -13,11 +13,10 @@ from theta.git.repository import Repository
 from theta.porcelain.workspace.checkpoints import Checkpoint
 from theta.porcelain.workspace.session import Session
 from theta.store.format.manifest import Manifest, has_conflict_markers
+from theta.units import first_names
 
 OURS: Final = 2
 """Git's stage of ours."""
-_NAMED: Final = 3
-"""The most tensors whose names a message has."""
 _CHOSEN: Final = "chosen-ours"
 """Names the note with path -> ids of the conflict whose ours the user took, as by ``git checkout --ours``."""
 
@@ -36,12 +35,12 @@ def check(session: Session, path: str, manifest: Manifest, index: Path | None = 
         return ""
     dropped = _dropped(base, ours, theirs, manifest)
     if manifest.same_value(ours) and not _is_chosen(session.repo, path, stages):
-        also = f", without what only theirs changed ({_names(dropped)})" if dropped else ""
+        also = f", without what only theirs changed ({first_names(dropped)})" if dropped else ""
         raise RefusedError(
             f"{path} is in conflict, and its file is all of ours{also}; 'theta resolve' settles it",
             hint=f"'theta checkout --ours -- {session.word(path)}' first, if all of theirs is to be dropped",
         )
-    return f"{path} lacks what only theirs changed: {_names(dropped)}" if dropped else ""
+    return f"{path} lacks what only theirs changed: {first_names(dropped)}" if dropped else ""
 
 
 def of_text(session: Session, path: str, text: bytes) -> ThetaError:
@@ -97,8 +96,3 @@ def _dropped(base: Manifest | None, ours: Manifest, theirs: Manifest, result: Ma
 
 def _values(manifest: Manifest) -> dict[str, str]:
     return {line.name: line.digest for line in manifest.lines}
-
-
-def _names(names: list[str]) -> str:
-    more = len(names) - _NAMED
-    return ", ".join(names[:_NAMED]) + (f" and {more} more" if more > 0 else "")
