@@ -19,7 +19,7 @@ from theta.porcelain.check.value_rules import CheckedValue, Demand
 from theta.porcelain.check.version_files import RevisionFiles, VersionFiles, WorktreeFiles, models
 from theta.porcelain.tensors.converting import Model
 from theta.porcelain.workspace import coverage
-from theta.porcelain.workspace.checkpoints import Checkpoints, plain_in_tree
+from theta.porcelain.workspace.checkpoints import Checkpoints, tracked_in
 from theta.porcelain.workspace.session import Session
 from theta.progress import Progress, begin
 from theta.units import human
@@ -234,7 +234,8 @@ def _moved(session: Session | None, commit: str | None, before: str | None) -> d
 def _unread(session: Session, commit: str | None) -> Iterator[BrokenRule]:
     """Yield what stands at the paths of checkpoints and is none, which no other rule can look at."""
     if commit is not None:
-        reasons = dict.fromkeys(plain_in_tree(session.repo, session.repo.tree_of(commit)), _PLAIN)
+        tracked = tracked_in(session.repo, session.repo.tree_of(commit))
+        reasons = dict.fromkeys(tracked - session.at(commit).keys(), _PLAIN)
     else:
         staged = session.index
         known = staged.manifests

@@ -79,8 +79,8 @@ def add_files(
     with following(session) as change:
         for path in paths:
             added.append(_store(session, change.pack, path, added, progress))
-            if added[-1].note and not damaged:
-                _refuse_damaged(session, path, added[-1].note)
+            if not damaged:
+                _refuse_damaged(session, added[-1])
         for item in added:
             change.index.put(Staged(item.path, item.oid, item.mode, stat=item.stat))
     session.cache.save()
@@ -124,14 +124,14 @@ def _store(
         )
 
 
-def _refuse_damaged(session: Session, path: str, note: str) -> None:
-    """Raise :class:`FormatError` if a staged version at ``path`` is a checkpoint, and the file is none."""
-    staged = session.index.stages.get(path, {}).values()
-    versions = filter(None, (session.manifest_or_none(one.oid) for one in staged))
-    word = session.word(path)
-    if any(version.format != opaque.NAME for version in versions):
+def _refuse_damaged(session: Session, item: Added) -> None:
+    """Raise :class:`FormatError` if the file is none that its reader takes, and a staged version is."""
+    staged = session.index.stages.get(item.path, {}).values()
+    versions = filter(None, (session.manifest_or_none(one.oid) for one in staged if item.note))
+    if any(loses_tensors(version, item.manifest) for version in versions):
+        word = session.word(item.path)
         raise FormatError(
-            f"{path} is no checkpoint any more: {note}",
+            f"{item.path} is no checkpoint any more: {item.note}",
             hint=f"'theta restore {word}' brings it back, 'theta add --force {word}' takes plain bytes",
         )
 

@@ -181,12 +181,10 @@ def _candidates(repo: Repository, tree: Tree) -> dict[str, TreeEntry]:
     return {path: files[path] for path in tracked}
 
 
-def plain_in_tree(repo: Repository, tree: Tree) -> list[str]:
-    """Return the tracked files of ``tree`` that are no manifests; none if ``tree`` has other attributes."""
+def tracked_in(repo: Repository, tree: Tree) -> set[str]:
+    """Return the tracked files of ``tree``, manifests or not; none if ``tree`` has other attributes."""
     files = dict(repo.walk_blobs(tree))
-    if not _has_attributes_here(repo, files):
-        return []
-    return sorted({*only_tracked(repo, files)} - {one.path for one in in_tree(repo, tree)})
+    return {*only_tracked(repo, files)} if _has_attributes_here(repo, files) else set()
 
 
 def _has_attributes_here(repo: Repository, files: Mapping[str, TreeEntry]) -> bool:
