@@ -114,9 +114,9 @@ class ContextHead:
 
 @dataclass(frozen=True)
 class ReadParts:
-    """What was read of an encoded step for a base of ``size`` words; ``numbers`` has one for each context.
+    """The parts of an encoded step that were read, for a base of ``size`` words.
 
-    ``count`` is how many words the section ``differences`` changes, the last of a chunk.
+    There is one of ``numbers`` for each context.  ``count`` is how many words the section ``differences`` changes, the last of a chunk.
     """
 
     dtype: str

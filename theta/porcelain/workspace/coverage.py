@@ -37,7 +37,7 @@ _GENERIC_SIZE: Final = 1_000_000
 
 _HEAD: Final = 512
 _NAMED: Final = 3
-"""The most paths of a command that is told."""
+"""The most paths of a command in a message."""
 
 
 def newcomers(session: Session, git: Git, pathspecs: Sequence[str]) -> list[str]:
