@@ -157,6 +157,15 @@ def test_e1_a_lock_goes_that_is_older_than_the_last_note_of_a_torn_journal(repo:
     assert leftovers(repo) == []
 
 
+def test_e3_half_a_pack_goes_that_is_older_than_the_last_note_of_a_torn_journal(repo: Repo) -> None:
+    half = repo.path / ".git" / "objects" / "pack" / f"pack-{'7' * 40}.pack"
+    half.write_bytes(b"PACK")
+    os.utime(half, (time.time() - 600, time.time() - 600))
+    (repo.path / ".git" / "theta" / "journal").write_bytes(bytes(195))
+    repo.theta("add", FILE)
+    assert not half.exists()
+
+
 def test_e1_locks_go_where_theta_itself_asks_git(tmp_path: Path) -> None:
     """Libgit2 cannot open a repository of SHA-256: gits of this theta work there all the time."""
     repo = Repo(tmp_path / "of-sha256")

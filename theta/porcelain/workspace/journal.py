@@ -215,7 +215,8 @@ def _heal(repo: Repository) -> None:
         _fs.remove_tree(folder)
     if dead:
         pack_keeps.remove_stale(repo.commondir / "objects" / "pack")  # first: half a pack has such a file
-        joined_packs.remove_orphans(repo, min(note["started"] for _, note in dead))
+        since, earliest = (min(note[key] for _, note in dead) for key in ("started", "earliest"))
+        joined_packs.remove_orphans(repo, since, earliest)
     for journal, note in dead:
         if processes.is_of_this_machine(str(note.get("owner", ""))):  # the gits of others are not seen
             _unlock(repo, note)
@@ -261,11 +262,11 @@ def _dead(repo: Repository) -> Iterator[tuple[Path, dict[str, Any]]]:
 def _torn(journal: Path) -> dict[str, Any]:
     """Return what is known of a command whose journal cannot be read: with the power its gits went, too.
 
-    When it began is not known: the journal is written anew with each note, and its locks may be older.
+    When it began is not known: the journal is written anew with each note, and what it left may be older.
     """
     written = os.lstat(journal).st_mtime
     known = {"token": os.urandom(16).hex(), "owner": processes.this()}
-    return known | {"started": written, "locks_from": written - _LONG, "until": math.inf}
+    return known | {"started": written, "earliest": written - _LONG, "until": math.inf}
 
 
 def _places(repo: Repository) -> list[Path]:
@@ -286,15 +287,15 @@ def _read(journal: Path) -> dict[str, Any] | None:
         note = _notes.read_json(journal)
         until = float(note.get("until", math.inf))
         started, token = float(note["started"]), str(note["token"])
-        return {**note, "token": token, "started": started, "locks_from": started, "until": until}
+        return {**note, "token": token, "started": started, "earliest": started, "until": until}
     except MALFORMED:
         return None
 
 
 def _unlock(repo: Repository, note: dict[str, Any]) -> None:
     """Remove the lock files of a dead git; a later command removes those that something living may hold."""
-    if stale_locks.remove(repo, note["locks_from"], note["until"]):
-        kept = {"token": note["token"], "owner": note.get("owner", ""), "started": note["locks_from"]}
+    if stale_locks.remove(repo, note["earliest"], note["until"]):
+        kept = {"token": note["token"], "owner": note.get("owner", ""), "started": note["earliest"]}
         kept["until"] = min(note["until"], time.time())
         _notes.write(repo.private / f"{_DRIVING}{os.urandom(16).hex()}", json.dumps(kept))
 

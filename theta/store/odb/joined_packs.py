@@ -63,15 +63,16 @@ def join(repo: Repository) -> bool:
     return joined
 
 
-def remove_orphans(repo: Repository, since: float) -> None:
+def remove_orphans(repo: Repository, since: float, earliest: float | None = None) -> None:
     """Remove halves of packs that a process left which was killed, and which began ``since`` then.
 
+    If that is not known, ``earliest`` is before any pack of it.
     A pack gets its index last, and loses it last.  So an index without a pack is never a new one, unless a
     copying tool brings both; a pack without an index is not one after a while.
     """
     for stem, suffixes in _stems(repo).items():
         if (suffixes <= {".idx", ".rev"} and _lost_pack(repo, stem, since)) or (
-            suffixes <= {".pack", ".rev"} and _stays_half(repo, stem, since)
+            suffixes <= {".pack", ".rev"} and _stays_half(repo, stem, since if earliest is None else earliest)
         ):
             for suffix in suffixes:
                 _fs.remove(_directory(repo) / f"{stem}{suffix}")
