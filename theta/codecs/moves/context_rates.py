@@ -116,7 +116,8 @@ class ContextHead:
 class ReadParts:
     """The parts of an encoded step that were read, for a base of ``size`` words.
 
-    There is one of ``numbers`` for each context.  ``count`` is how many words the section ``differences`` changes, the last of a chunk.
+    There is one of ``numbers`` for each context.  ``count`` is how many words the section ``differences``
+    changes, the last of a chunk.
     """
 
     dtype: str
