@@ -184,9 +184,7 @@ def _run(job: Mapping[str, Any], program: str) -> int:
     _limit_files(job["env"].get(_FILE_SIZE))
     steps = _counted(job["env"].get(_COUNT))
     exec(os.environ.pop(_FIRST, ""), {})
-    before = set(sys.modules)
-    code = run(job["args"])
-    _tell_loaded(before, job["env"].get(_LOADED))
+    code = _telling_loaded(job["env"].get(_LOADED), lambda: run(job["args"]))
     if steps is not None:
         Path(job["env"][_COUNT]).write_text(str(len(steps)))
     return code
@@ -244,11 +242,18 @@ def _limit_files(wanted: str | None) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (int(wanted), int(wanted)))
 
 
-def _tell_loaded(before: set[str], wanted: str | None) -> None:
-    """Append the modules loaded since ``before`` to the file ``wanted``, if it is given."""
-    if wanted is not None:
-        with Path(wanted).open("a") as file:
-            file.writelines(f"{name}\n" for name in sorted(sys.modules.keys() - before))
+def _telling_loaded(wanted: str | None, command: Callable[[], int]) -> int:
+    """Run ``command``; if ``wanted`` is given, append the modules that it loads to this file.
+
+    To list the loaded modules is not free: a fork copies each page of which it counts a reference.
+    """
+    if wanted is None:
+        return command()
+    before = set(sys.modules)
+    code = command()
+    with Path(wanted).open("a") as file:
+        file.writelines(f"{name}\n" for name in sorted(sys.modules.keys() - before))
+    return code
 
 
 def _counted(wanted: str | None) -> list[str] | None:
