@@ -351,6 +351,25 @@ def read_into(descriptor: int, room: memoryview, offset: int) -> int:
 
 _MOST_PIECES: Final = 1000
 """Pieces that one call of the system takes: IOV_MAX is 1024 nearly everywhere."""
+_MOST_AT_ONCE: Final = 1 << 18
+"""Bytes of pieces that one call takes: for longer ones Linux takes the largest pages of its cache (folios).
+
+Those are free for so long that a virtual machine has given them back: 500 MB take 1.1 s in place of .1.
+"""
+
+
+def _portions(views: list[memoryview]) -> Iterator[list[memoryview]]:
+    """Yield the pieces of one call of the system after the other; a long one stays whole."""
+    portion: list[memoryview] = []
+    size = 0
+    for view in views:
+        if portion and (size + len(view) > _MOST_AT_ONCE or len(portion) == _MOST_PIECES):
+            yield portion
+            portion, size = [], 0
+        portion.append(view)
+        size += len(view)
+    if portion:
+        yield portion
 
 
 def _write_all(fd: int, views: list[memoryview]) -> None:
@@ -460,8 +479,8 @@ class AppendFile:
         views = [memoryview(piece).cast("B") for piece in pieces]
         self.size += sum(map(len, views))
         with translated(self.path):
-            for start in range(0, len(views), _MOST_PIECES):
-                _write_all(self.fd, views[start : start + _MOST_PIECES])
+            for portion in _portions(views):
+                _write_all(self.fd, portion)
 
     def patch(self, offset: int, data: bytes) -> None:
         """Overwrite written bytes at ``offset``."""

@@ -1,4 +1,8 @@
-"""The modules of kernels, each imported on first use, so that commands that compute nothing start fast."""
+"""The modules of kernels, each imported on first use, so that commands that compute nothing start fast.
+
+``zlib_ng`` is a library: CRC-32 and Adler-32 at 50 GB/s, by the vector units, where :mod:`zlib` has 4.
+Every byte of a pack is in both, and every byte of a zip archive in the first.
+"""
 
 from __future__ import annotations
 
@@ -7,6 +11,8 @@ from typing import TYPE_CHECKING
 from theta.lazy import Module
 
 if TYPE_CHECKING:
+    from zlib_ng import zlib_ng
+
     from theta_native import (
         byte_planes,
         clusters,
@@ -44,6 +50,7 @@ else:
     sha256 = Module("theta_native.digests.sha256")
     tokens = Module("theta_native.tokens")
     warming = Module("theta_native.warming")
+    zlib_ng = Module("zlib_ng.zlib_ng")
 
 __all__ = [
     "byte_planes",
@@ -64,4 +71,5 @@ __all__ = [
     "sha256",
     "tokens",
     "warming",
+    "zlib_ng",
 ]

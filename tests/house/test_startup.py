@@ -16,7 +16,7 @@ from theta.cli import catalogue
 from theta.cli.passing import Passing
 from theta.lazy import Module
 
-HEAVY = {"llvmlite", "ml_dtypes", "numba", "numpy", "pygit2", "theta_native", "torch", "zstandard"}
+HEAVY = {"llvmlite", "ml_dtypes", "numba", "numpy", "pygit2", "theta_native", "torch", "zlib_ng", "zstandard"}
 
 OF_THE_COMMAND_LINE = {"typer", "pydantic", "rich", "click"}
 """Modules that parse command lines and show tables."""

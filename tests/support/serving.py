@@ -75,7 +75,15 @@ def _load() -> None:
             if not module.name.endswith("__main__"):
                 with contextlib.suppress(ImportError):  # its own tests will fail
                     importlib.import_module(module.name)
-    for name in ("numba", "rich.table", "rich.text", "rich.tree", "rich.progress", "ml_dtypes"):
+    for name in (
+        "numba",
+        "rich.table",
+        "rich.text",
+        "rich.tree",
+        "rich.progress",
+        "ml_dtypes",
+        "zlib_ng.zlib_ng",
+    ):
         importlib.import_module(name)
     _warm()
     gc.collect()

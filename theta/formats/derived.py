@@ -17,12 +17,11 @@ The operations are part of theta's storage format and independent of containers:
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from typing import Final
 
-from theta._kernels import crc32c
+from theta._kernels import crc32c, zlib_ng
 from theta.errors import FormatError
 from theta.formats.fields import Derived
 from theta.formats.layout import Layout, Source
@@ -35,7 +34,7 @@ def derive(field: Derived, chunks: Iterable[bytes]) -> bytes:
     if field.op == "crc32":
         value = 0
         for chunk in chunks:
-            value = zlib.crc32(chunk, value)
+            value = zlib_ng.crc32(chunk, value)
         return value.to_bytes(4, field.order)
     if field.op == "copy":
         return b"".join(chunks)

@@ -15,13 +15,13 @@ import contextlib
 import os
 import struct
 import time
-import zlib
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
 from theta import _fs, _notes
+from theta._kernels import zlib_ng
 from theta.errors import BusyError, DiskError, NoSpaceError
 from theta.git.object_format import ObjectFormat
 from theta.git.repository import Repository
@@ -204,6 +204,6 @@ def _entries(path: Path, form: ObjectFormat) -> Iterator[PackEntry]:
     ends = [*(offsets[number] for number in order[1:]), len(data) - form.size]
     for number, end in zip(order, ends, strict=True):
         piece, start = data[offsets[number] : end], _TABLE + form.size * number
-        if not piece or piece[0] >> 4 & 7 not in _WHOLE or zlib.crc32(piece) != crcs[number]:
+        if not piece or piece[0] >> 4 & 7 not in _WHOLE or zlib_ng.crc32(piece) != crcs[number]:
             raise _UnfitError
         yield PackEntry(index[start : start + form.size], crcs[number], (piece,))

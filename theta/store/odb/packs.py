@@ -67,7 +67,7 @@ def _entry(kind: str, data: bytes | memoryview, raw_id: bytes, *, deflate: bool)
     pieces = (_entry_header(_NUMBERS[kind], len(data)), *body)
     crc = 0
     for piece in pieces:
-        crc = zlib.crc32(piece, crc)
+        crc = kernels.zlib_ng.crc32(piece, crc)
     return PackEntry(raw_id, crc, pieces)
 
 
@@ -243,7 +243,7 @@ def _entry_header(kind: int, size: int) -> bytes:
 def _stored(data: bytes | memoryview) -> list[bytes | memoryview]:
     """Return ``data`` as a zlib stream of stored blocks (RFC 1950, 1951)."""
     view = memoryview(data)
-    return [*_places(memoryview(_heads(len(view))), view), struct.pack(">I", zlib.adler32(view))]
+    return [*_places(memoryview(_heads(len(view))), view), struct.pack(">I", kernels.zlib_ng.adler32(view))]
 
 
 def _heads(size: int) -> bytes:
