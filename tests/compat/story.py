@@ -60,17 +60,6 @@ def digest(repo: Repo, path: str = MODEL) -> str:
     return sha256(repo.path / path)
 
 
-def diverged(repo: Repo, ours: str, theirs: str) -> tuple[str, str]:
-    """Branches main and side that changed tensors ``ours`` and ``theirs``; main is checked out.
-
-    Returns the sha256 of both files.
-    """
-    repo.git("checkout", "-q", "-b", "side")
-    on_side = commit(repo, theirs, 2.0)
-    repo.git("checkout", "-q", "main")
-    return commit(repo, ours, 1.0), on_side
-
-
 def combined(repo: Repo, scratch: Path, *changes: tuple[str, float]) -> str:
     """The sha256 of the first model with ``changes`` (tensor, by) made to it."""
     place = Repo(scratch)

@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.compat.agreement import assert_agreement, assert_commit, assert_history
-from tests.compat.story import MODEL, NO_HOOKS, combined, commit, digest, diverged, edit
+from tests.compat.made import diverged
+from tests.compat.story import MODEL, NO_HOOKS, combined, commit, digest, edit
 from tests.support import Repo, sha256
 from tests.support.environment import GIT_CONFIG
 

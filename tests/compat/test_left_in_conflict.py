@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.compat.agreement import assert_agreement, index_entries
-from tests.compat.story import MODEL, combined, commit, digest, diverged, edit, run_either
+from tests.compat.made import diverged, once
+from tests.compat.story import MODEL, combined, commit, digest, edit, run_either
 from tests.support import Repo, sha256
 
 BOTH, THEIRS = "layer.1.weight", "layer.2.weight"
@@ -46,7 +47,7 @@ def words(line: tuple[str, ...]) -> str:
 @pytest.fixture
 def in_conflict(tracked: Repo) -> Repo:
     """A merge of theta's that stopped: both sides changed a tensor, and theirs another one, too."""
-    stop(tracked, "merge")
+    once(tracked, stop, "merge")
     return tracked
 
 
@@ -66,7 +67,7 @@ def stop(repo: Repo, by: str) -> None:
 @pytest.mark.parametrize("line", STAGING, ids=words)
 @pytest.mark.parametrize("by", STOPPING)
 def test_what_nobody_touched_is_not_staged(tracked: Repo, by: str, line: tuple[str, ...]) -> None:
-    stop(tracked, by)
+    once(tracked, stop, by)
     before, head = digest(tracked), tracked.git("rev-parse", "HEAD")
     done = run_either(tracked, *line)
     assert done.returncode == (128 if line[0] == "git" else 1)
@@ -150,15 +151,23 @@ _IS_OURS = f"{MODEL} is in conflict; its file is ours until 'theta resolve' sett
 
 def prepare(repo: Repo, way: str) -> None:
     """Make a branch side, and what is in conflict with it: a commit on main, a stash or the worktree."""
-    stop_side(repo)
-    if way in ("merge", "pull", "pull --rebase", "cherry-pick", "am"):
+    is_committed = way in ("merge", "pull", "pull --rebase", "cherry-pick", "am")
+    is_stashed = way.startswith("stash")
+    once(repo, oppose_side, "commit" if is_committed else "stash" if is_stashed else "edit")
+    if way == "am":
+        repo.git("format-patch", "-q", "-1", "side", "-o", "..")
+
+
+def oppose_side(repo: Repo, by: str) -> None:
+    """Make a branch side, and change a tensor of it otherwise: in a commit, a stash or the worktree."""
+    once(repo, stop_side)
+    if by == "commit":
         commit(repo, BOTH, 1.0)
         repo.git("config", "branch.main.remote", ".")
         repo.git("config", "branch.main.merge", "refs/heads/side")
-        repo.git("format-patch", "-q", "-1", "side", "-o", "..")
         return
     edit(repo, BOTH, 1.0)
-    if way.startswith("stash"):
+    if by == "stash":
         repo.git("stash", "-q")
         repo.git("merge", "-q", "side")
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.compat.agreement import assert_agreement, assert_commit, assert_history, git_status, index_entries
-from tests.compat.story import MODEL, combined, commit, digest, diverged, edit, new_model
+from tests.compat.made import diverged
+from tests.compat.story import MODEL, combined, commit, digest, edit, new_model
 from tests.support import Repo, sha256
 
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from tests.compat.agreement import assert_agreement, assert_history, git_status
-from tests.compat.story import MODEL, combined, commit, digest, diverged, run_either
+from tests.compat.made import diverged
+from tests.compat.story import MODEL, combined, commit, digest, run_either
 from tests.support import Repo
 
 WRITES = {"GIT_EDITOR": "true"}

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from tests.compat.agreement import assert_agreement, git_status
-from tests.compat.story import MODEL, commit, digest, diverged, edit, run_either
+from tests.compat.made import diverged
+from tests.compat.story import MODEL, commit, digest, edit, run_either
 from tests.support import Repo
 
 
