@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,6 +20,14 @@ def human(size: float) -> str:
 def shape_text(shape: Sequence[int]) -> str:
     """Return a shape as text for people."""
     return "\N{MULTIPLICATION SIGN}".join(map(str, shape)) or "scalar"
+
+
+def as_counted(name: str) -> tuple[list[tuple[int, str]], str]:
+    """Return a key that sorts names with the numbers in them as numbers: layer 2 is before layer 10."""
+    parts = [*re.split("([0-9]+)", name)]
+    numbers = [digits.lstrip("0") for digits in parts[1::2]]
+    parts[1::2] = numbers
+    return [(len(part) if place % 2 else 0, part) for place, part in enumerate(parts)], name
 
 
 def first_names(names: Sequence[str], most: int = 3) -> str:

@@ -5,7 +5,9 @@ Whatever git leaves a text of the conflict in its place, theta puts ours there; 
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -303,6 +305,19 @@ def test_diff_tells_what_is_in_conflict(tracked: Repo, program: str) -> None:
     staged = tracked.theta("diff", "--cached").stdout
     assert f"{MODEL}: 1 in conflict" in staged
     assert "delete" not in staged
+
+
+def test_the_report_of_diff_has_what_is_in_conflict(in_conflict: Repo) -> None:
+    def report(*line: str, code: int = 0) -> list[Any]:
+        told = in_conflict.theta("diff", "--json", *line, code=code).stdout
+        return list(json.loads(told)["theta.diff/v1"])
+
+    torn = {"path": MODEL, "files": [MODEL], "tensors": [], "conflicts": [BOTH]}
+    assert torn in report()
+    assert torn in report("--cached", "--exit-code", code=1)
+    assert {**torn, "conflicts": []} in report("--tensor", "nothing*")
+    assert report("--", "code.py") == []
+    assert all("conflicts" not in item for item in report("HEAD~", "HEAD"))
 
 
 def test_diff_tells_of_conflicts_that_are_asked_for(in_conflict: Repo) -> None:

@@ -121,11 +121,15 @@ def _diff(session: Session, asked: Arguments, form: Form, revisions: list[str], 
         return report_files.diff(session, request, report_files.Drawing(form.html, form.as_json))
     with terminal.progress("comparing") as progress:
         result = comparison.diff(session, request, progress)
-    code = int(asked.has("--exit-code") and bool(result.checkpoints))
+    torn = "" in (pair.old, pair.new) and session.index.conflicts
+    strict = asked.has("--exit-code")
+    code = int(strict and bool(result.checkpoints))
     if form.as_json:
         whole = diff_study.as_json if form.stats else comparison.as_json
-        reports.as_json("diff", [whole(session, request, item) for item in result.checkpoints])
-        return code
+        body = [whole(session, request, item) for item in result.checkpoints]
+        body += in_conflict.as_json(session, request) if torn else []
+        reports.as_json("diff", body)
+        return int(strict and bool(body))
     for item in result.checkpoints:
         rows = stats_rows.of_checkpoint(item, request) if form.stats else None
         with terminal.progress("comparing") as progress:
@@ -136,10 +140,9 @@ def _diff(session: Session, asked: Arguments, form: Form, revisions: list[str], 
             tables.measured(table)
         else:
             tables.changes(table)
-    is_torn = "" in (pair.old, pair.new) and session.index.conflicts
-    torn = in_conflict.tell(session, request) if is_torn else []
-    code |= int(asked.has("--exit-code") and bool(torn))
-    hidden = (f":(exclude,top,literal){path}" for path in (*result.known, *torn))
+    untold = in_conflict.tell(session, request) if torn else []
+    code |= int(strict and bool(untold))
+    hidden = (f":(exclude,top,literal){path}" for path in (*result.known, *untold))
     return _by_git(session, *asked.flags, *revisions, *files, *hidden) or code
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 from theta.cli import conflicts, console
 from theta.cli.common import stopped
@@ -16,8 +17,7 @@ from theta.store.odb.objects import Objects
 
 def tell(session: Session, request: DiffRequest) -> list[str]:
     """Print the checkpoints in conflict that ``request`` names, and what settles them; return their paths."""
-    paths = {*resolving.unmerged(session, [*request.paths])}
-    found = {path: rows for path, rows in resolving.conflicts(session).items() if path in paths}
+    found = _asked(session, request)
     for path, rows in found.items():
         left = answers.unanswered(session, rows)
         if kept := [row for row in left if request.wants(row)]:
@@ -27,6 +27,21 @@ def tell(session: Session, request: DiffRequest) -> list[str]:
     if found:
         stopped(session, 1)
     return sorted(found)
+
+
+def as_json(session: Session, request: DiffRequest) -> list[dict[str, Any]]:
+    """Return the checkpoints in conflict that ``request`` names, with the tensors that have no answer."""
+    found = []
+    for path, rows in _asked(session, request).items():
+        names = [row.name for row in answers.unanswered(session, rows) if request.wants(row)]
+        found.append({"path": path, "files": [path], "tensors": [], "conflicts": names})
+    return found
+
+
+def _asked(session: Session, request: DiffRequest) -> dict[str, list[Conflict]]:
+    """Return the tensors in conflict of each checkpoint that ``request`` names."""
+    paths = {*resolving.unmerged(session, [*request.paths])}
+    return {path: rows for path, rows in resolving.conflicts(session).items() if path in paths}
 
 
 def _numbers(objects: Objects, conflict: Conflict) -> list[str]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from theta.dtypes import DTYPES
+from theta.units import as_counted
 
 if TYPE_CHECKING:
     from theta.store.files.file_scan import Scan
@@ -132,7 +133,7 @@ def compare(old: Version | None, new: Version | None) -> Changes:
     container = (
         old is not None and new is not None and (old.format, old.skeleton) != (new.format, new.skeleton)
     )
-    ordered = tuple(sorted(found, key=lambda change: change.name))
+    ordered = tuple(sorted(found, key=lambda change: as_counted(change.name)))
     return Changes(ordered, container, same, created=old is None, removed=new is None)
 
 

@@ -19,6 +19,7 @@ from theta.porcelain.workspace.checkpoints import shards_of
 from theta.porcelain.workspace.session import Session
 from theta.store.format.manifest import Line, Manifest
 from theta.store.read.tensor_records import record_of
+from theta.units import as_counted
 
 if TYPE_CHECKING:
     from theta.porcelain.look import adapter_updates
@@ -158,7 +159,8 @@ def _object(session: Session, git: Git, name: _Name) -> ShownFiles | ShownCheckp
 def _model(session: Session, name: _Name) -> ShownCheckpoint | ShownTensor | None:
     """Look up a sharded model by the name it would have as one file."""
     shards = _shards_at(session, name.revision, name.path)
-    lines = sorted((line for one in shards.values() for line in one.lines), key=lambda line: line.name)
+    every = (line for one in shards.values() for line in one.lines)
+    lines = sorted(every, key=lambda line: as_counted(line.name))
     if not lines:
         return None
     if name.tensor:

@@ -27,6 +27,7 @@ from theta.porcelain.workspace.exchange import Exchange
 from theta.porcelain.workspace.session import Session
 from theta.porcelain.workspace.worktree import State
 from theta.progress import Progress
+from theta.units import as_counted
 
 if TYPE_CHECKING:
     from theta.git.backends.protocols import EditedIndex
@@ -77,7 +78,8 @@ def conflicts(session: Session) -> dict[str, list[Conflict]]:
             found[path] = [Conflict(FILE, None, None, None)]
         else:
             states = three_way(base, ours, theirs, model=versions.model(path))
-            found[path] = [state for state in states if not isinstance(state, Settled)]
+            torn = (state for state in states if not isinstance(state, Settled))
+            found[path] = sorted(torn, key=lambda state: as_counted(state.name))
     return found
 
 
