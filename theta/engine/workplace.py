@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Protocol, TypeVar
 
+from theta import _memory
 from theta._version import __version__
 from theta.engine import rounds
 from theta.engine.executors import Engine
@@ -47,9 +49,17 @@ class Workplace:
         """
         if self.version != __version__:
             raise UsageError(f"a worker runs theta {__version__}, and theta {self.version} asked it")
+        if self.owner != processes.this():
+            _keep_memory()
         objects = Objects(Repository.discover(self.repository))
         objects.keeps = Keeps(self.owner)
         return objects
+
+
+@cache
+def _keep_memory() -> None:
+    """Let this worker keep freed memory, as the command does: Dask tells its own to give all of it back."""
+    _memory.one_heap()
 
 
 class Packed(Protocol):
