@@ -20,6 +20,7 @@ from theta.merging.reading import StoredInputs
 from theta.merging.shapes import by_token, uneven
 from theta.merging.shapes.by_token import TokenRows
 from theta.merging.states import Conflict
+from theta.merging.storing import Outlet
 from theta.merging.strategies import Strategy, one_tensor, registry
 from theta.merging.strategies.method import Block, Inputs, Job, Method, StoredForm, one_by_one
 from theta.parallel import workers
@@ -65,7 +66,7 @@ class Task:
     seed: int = 0
     allow_nan: bool = False
     places: tuple[Place | None, ...] = field(default=(), compare=False)
-    outlets: list[partial[None]] = field(default_factory=list, compare=False)
+    outlets: list[Outlet] = field(default_factory=list, compare=False)
     compare: bool = field(default=True, compare=False)
     dtype: str | None = None
     spans: tuple[RowRange, ...] = ()

@@ -21,7 +21,7 @@ from theta.merging.computing import Task
 from theta.merging.shapes import by_token, grown_rows
 from theta.merging.shapes.by_token import TokenMerge, TokenOrder
 from theta.merging.states import Conflict, Settled, WholeModel, same, three_way
-from theta.merging.storing import Streamed, stored_bytes
+from theta.merging.storing import Outlet, Streamed, stored_bytes
 from theta.merging.strategies import SIDES, Policy, Strategy, factor_names
 from theta.parallel import ordered
 from theta.progress import Progress, begin
@@ -60,11 +60,29 @@ class Sink(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class Delivered:
+    """A tensor that another process computed.
+
+    Attributes:
+        line: the line of the tensor, which is stored.
+        is_put: whether all of its bytes are where the sink has them.
+    """
+
+    line: Line
+    is_put: bool
+
+
 class TaskWorkers(Protocol):
     """Other processes that compute tensors."""
 
-    def lines(self, tasks: Sequence[Task], progress: Progress | None) -> Sequence[Line] | None:
-        """Return the line of each of ``tasks``; None to leave them to threads."""
+    def deliver(
+        self, tasks: Sequence[Task], sink: Sink | None, progress: Progress | None
+    ) -> Sequence[Delivered] | None:
+        """Compute and store each of ``tasks``; None to leave them to threads.
+
+        Their outlets are those of ``sink``, to which other processes may write as well.
+        """
         ...
 
 
@@ -95,7 +113,7 @@ class MergeOptions:
         tokens: the tokens of the rows, if they are matched by token; set by the caller of :func:`merge`.
         coming: called after all decisions with the id and the table of the skeleton; returns a sink for
             the result, or None.
-        workers: other processes that compute the result, if it is large; it goes to no sink then.
+        workers: other processes that compute the result, if it is large.
     """
 
     scope: MergeScope = "conflicts"
@@ -476,35 +494,30 @@ class _Run:
 
     def _sink(self, skeleton: str) -> Sink | None:
         """Begin the new file; return None when none is wanted or its skeleton is not stored yet."""
-        begin = self._options.coming if self._options.workers is None else None
+        begin = self._options.coming
         if begin is None or not self._objects.has(skeleton):
             return None
         return begin(skeleton, skeletons.read(self._objects, skeleton))
 
-    def _computed(
-        self, tasks: list[Task], compute: Callable[[Objects, Task], Done], sink: Sink | None = None
-    ) -> Iterator[Done]:
-        """Yield the results of ``tasks`` in order, one for all tied tensors together."""
-        todo = self._distinct(tasks, sink)
-        begin(self._progress, "merging", sum(item.like.nbytes for item in todo))
+    def _computed(self, todo: Sequence[Task], compute: Callable[[Objects, Task], Done]) -> Iterator[Done]:
+        """Yield the results of ``todo`` in order, computed by threads of this process."""
         return ordered(partial(compute, self._objects), todo, computing.weight, _IN_FLIGHT)
 
     def _distinct(self, tasks: list[Task], sink: Sink | None) -> list[Task]:
+        """Return ``tasks`` in order, one for all tied tensors, and announce them."""
         first: dict[tuple[object, ...], Task] = {}
         compare = layer_plan.worth_comparing(item.like.nbytes for item in tasks)
         for item in tasks:
             known = first.setdefault(item.key, replace(item, compare=compare))
             if sink is not None:
-                known.outlets.append(partial(sink.put, item.like.name))
+                known.outlets.append(Outlet(sink.put, item.like.name))
+        begin(self._progress, "merging", sum(item.like.nbytes for item in first.values()))
         return list(first.values())
 
-    def _by_workers(self, tasks: list[Task]) -> Iterator[Line] | None:
-        """Return the results of ``tasks`` in order, one for all tied tensors, if other processes do it."""
-        if self._options.workers is None:
-            return None
-        todo = self._distinct(tasks, None)
-        begin(self._progress, "merging", sum(item.like.nbytes for item in todo))
-        found = self._options.workers.lines(todo, self._progress)
+    def _delivered(self, todo: Sequence[Task], sink: Sink | None) -> Iterator[Delivered] | None:
+        """Return the results of ``todo`` in order, if other processes compute them."""
+        workers = self._options.workers
+        found = workers.deliver(todo, sink, self._progress) if workers is not None else None
         return None if found is None else iter(found)
 
     def _ready(self, objects: Objects, item: Task) -> Line | Streamed | Ready:
@@ -517,8 +530,9 @@ class _Run:
     ) -> Iterator[Line | None]:
         """Yield the lines of the result; new tensors are written to the pack as soon as they are computed."""
         tasks = [choice for _, choice in choices if isinstance(choice, Task)]
-        lines = self._by_workers(tasks)
-        results = self._computed(tasks, self._ready, sink) if lines is None else lines
+        todo = self._distinct(tasks, sink)
+        delivered = self._delivered(todo, sink)
+        results = self._computed(todo, self._ready) if delivered is None else delivered
         known: dict[tuple[object, ...], Line] = {}
         made: set[tuple[object, ...]] = set()
         for state, choice in choices:
@@ -526,8 +540,8 @@ class _Run:
                 if choice.key not in known:
                     found = next(results)
                     known[choice.key] = self._write(found)
-                    made |= set() if isinstance(found, Line) else {choice.key}
-                    if lines is None:
+                    made |= {choice.key} if _is_put(found) else set()
+                    if delivered is None:
                         self._report(choice.like.nbytes)
                 if sink is not None and choice.key in made:
                     sink.done(state.name, known[choice.key].digest)
@@ -535,7 +549,9 @@ class _Run:
             elif not isinstance(choice, Conflict):
                 yield choice
 
-    def _write(self, computed: Line | Planned | Streamed | Ready) -> Line:
+    def _write(self, computed: Line | Planned | Streamed | Ready | Delivered) -> Line:
+        if isinstance(computed, Delivered):
+            return computed.line
         return computed if isinstance(computed, Line) else computed.write(self._pack)
 
     def _report(self, nbytes: int) -> None:
@@ -546,9 +562,8 @@ class _Run:
 
     def _rows(self, choices: list[tuple[Settled | Conflict, Choice]]) -> Iterator[RehearsedTensor]:
         """Yield the report of a dry run for each tensor."""
-        results = self._computed(
-            [choice for _, choice in choices if isinstance(choice, Task)], computing.compute
-        )
+        todo = self._distinct([choice for _, choice in choices if isinstance(choice, Task)], None)
+        results = self._computed(todo, computing.compute)
         sizes: dict[tuple[object, ...], int] = {}
         for state, choice in choices:
             name, how = state.name, self._result.decided.get(state.name, "")
@@ -581,6 +596,11 @@ class _Run:
             return "agreed"
         number = whose[0] if whose else 0
         return ("ours", "theirs")[number] if number < 2 else f"theirs {number}"
+
+
+def _is_put(computed: Line | Planned | Streamed | Ready | Delivered) -> bool:
+    """Return whether the outlets have the bytes: not those of a version that was stored before."""
+    return computed.is_put if isinstance(computed, Delivered) else not isinstance(computed, Line)
 
 
 def _float_dtypes(lines: Iterable[Line]) -> set[str]:

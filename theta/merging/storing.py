@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any, Final
 
@@ -37,12 +36,29 @@ Pieces = Iterator["Array"]
 
 
 @dataclass(frozen=True)
+class Outlet:
+    """A receiver of the bytes of a computed tensor; tied tensors have one each.
+
+    Attributes:
+        put: takes a name, an offset in the tensor and the bytes from there on.
+        name: the name of the tensor.
+    """
+
+    put: Callable[[str, int, bytes | memoryview], None]
+    name: str
+
+    def __call__(self, offset: int, data: bytes | memoryview) -> None:
+        """Take ``data``, which begins at ``offset`` of the tensor."""
+        self.put(self.name, offset, data)
+
+
+@dataclass(frozen=True)
 class Streamed:
     """A tensor too large for memory, whose dense chunks are written as they are computed."""
 
     line: Line
     pieces: Callable[[], Pieces]
-    outlets: Sequence[partial[None]] = ()
+    outlets: Sequence[Outlet] = ()
 
     def write(self, pack: Any) -> Line:
         """Add blobs and tree to ``pack``; return the manifest's line."""
@@ -73,7 +89,7 @@ def _recut(pieces: Pieces, lengths: Sequence[int]) -> Iterator[bytes]:
         del waiting[:length]
 
 
-def _tapped(parts: Iterator[bytes], outlets: Sequence[partial[None]]) -> Iterator[bytes]:
+def _tapped(parts: Iterator[bytes], outlets: Sequence[Outlet]) -> Iterator[bytes]:
     """Yield ``parts`` unchanged after passing each to ``outlets``."""
     offset = 0
     for part in parts:
@@ -88,7 +104,7 @@ def plan(
     like: Line,
     pieces: Callable[[], Pieces],
     parents: Sequence[StoredTensor],
-    outlets: Sequence[partial[None]] = (),
+    outlets: Sequence[Outlet] = (),
     *,
     compare: bool = True,
     by_numbers: bool = False,

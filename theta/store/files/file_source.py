@@ -77,6 +77,14 @@ class FileSource:
         """Length in bytes when it was opened."""
         return self.stat.st_size
 
+    @property
+    def reachable(self) -> Path:
+        """A path of the file for other processes: on this machine only, if another file took its place."""
+        with contextlib.suppress(OSError):
+            if os.path.samestat(os.stat(self.path), self.stat):
+                return self.path.absolute()
+        return Path(f"/proc/{os.getpid()}/fd/{self._fd}")
+
     @cached_property
     def identity(self) -> Identity:
         """The identity of the file when it was opened."""

@@ -7,6 +7,7 @@ once, in any order.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -69,9 +70,13 @@ class ComingFile:
         for offset, data in plan.literals():
             file.patch(offset, data)
 
+    def starts(self, name: str) -> Sequence[int]:
+        """Return where tensor ``name`` begins, at each of its places."""
+        return self._offsets.get(name, ())
+
     def put(self, name: str, offset: int, data: bytes | memoryview) -> None:
         """Write ``data``, which begins at ``offset`` of tensor ``name``."""
-        for start in self._offsets.get(name, ()):
+        for start in self.starts(name):
             self.file.patch(start + offset, data)
 
     def done(self, name: str, digest: str) -> None:
