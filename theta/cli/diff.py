@@ -122,14 +122,12 @@ def _diff(session: Session, asked: Arguments, form: Form, revisions: list[str], 
     with terminal.progress("comparing") as progress:
         result = comparison.diff(session, request, progress)
     torn = "" in (pair.old, pair.new) and session.index.conflicts
-    strict = asked.has("--exit-code")
-    code = int(strict and bool(result.checkpoints))
     if form.as_json:
         whole = diff_study.as_json if form.stats else comparison.as_json
         body = [whole(session, request, item) for item in result.checkpoints]
         body += in_conflict.as_json(session, request) if torn else []
         reports.as_json("diff", body)
-        return int(strict and bool(body))
+        return int(asked.has("--exit-code") and bool(body))
     for item in result.checkpoints:
         rows = stats_rows.of_checkpoint(item, request) if form.stats else None
         with terminal.progress("comparing") as progress:
@@ -141,7 +139,7 @@ def _diff(session: Session, asked: Arguments, form: Form, revisions: list[str], 
         else:
             tables.changes(table)
     untold = in_conflict.tell(session, request) if torn else []
-    code |= int(strict and bool(untold))
+    code = int(asked.has("--exit-code") and bool(result.checkpoints or untold))
     hidden = (f":(exclude,top,literal){path}" for path in (*result.known, *untold))
     return _by_git(session, *asked.flags, *revisions, *files, *hidden) or code
 
