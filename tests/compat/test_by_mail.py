@@ -8,7 +8,7 @@ import pytest
 
 from tests.compat.agreement import assert_agreement
 from tests.compat.inprocess import copied, started, theta
-from tests.compat.story import MODEL, TENSOR, digest, edit
+from tests.compat.story import MODEL, TENSOR, digest, edit, run_either
 from tests.support import Repo
 from theta.errors import CorruptError, ExitCode
 from theta.porcelain.share import bundles
@@ -127,10 +127,23 @@ def test_a_patch_carries_tensors_and_says_which(
     text = patch.read_text()
     assert f" {TENSOR}\n-    f32 [32, 32] sha256:" in text, text[-900:]
     assert len(text) < (ours.path / MODEL).stat().st_size / 2
-    run = theirs.git if program == "git" else theirs.theta
-    run("am", "-q", str(patch))
+    done = run_either(theirs, program, "am", "-q", str(patch))
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     assert_agreement(theirs, {MODEL: digest(ours)})
     assert theirs.git("rev-parse", "HEAD^{tree}") == ours.git("rev-parse", "main^{tree}")
+
+
+@pytest.mark.parametrize("program", ["git", "theta"])
+@pytest.mark.parametrize("way", ["--index", "-3"])
+def test_a_patch_that_is_applied_has_no_trees_yet(
+    ours: Repo, theirs: Repo, tmp_path: Path, program: str, way: str
+) -> None:
+    """The filter told of a tree that is not there, and the file was restored all the same."""
+    ours.git("format-patch", "-q", "-1", "-o", str(tmp_path), "main")
+    done = run_either(theirs, program, "apply", way, *map(str, tmp_path.glob("*.patch")))
+    assert (done.returncode, "theta" in done.stderr.replace(".theta", "")) == (0, False), done.stderr
+    theirs.git("commit", "-qm", "patched")
+    assert_agreement(theirs, {MODEL: digest(ours)})
 
 
 @pytest.mark.parametrize("program", ["git", "theta"])

@@ -11,7 +11,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from theta.errors import ChangedWhileReadError, ManifestError, NewerFormatError, NotFoundError, ThetaError
+from theta.errors import (
+    ChangedWhileReadError,
+    ManifestError,
+    MissingObjectsError,
+    NewerFormatError,
+    NotFoundError,
+    ThetaError,
+)
 from theta.lazy import Module
 from theta.progress import Progress, begin
 
@@ -222,7 +229,8 @@ class Filter:
         except ManifestError as error:
             self.warn(f"{path}: {error}")
         except ThetaError as error:
-            self.warn(f"{path}: {error}; run 'theta restore {path}'")
+            if not (isinstance(error, MissingObjectsError) and _patches()):
+                self.warn(f"{path}: {error}; run 'theta restore {path}'")
         return [data]
 
     def _checked_manifest(self, text: bytes, path: str) -> bytes:
@@ -254,6 +262,11 @@ def _gives_up() -> bool:
     """Return whether git locks the index to put files back, which stages nothing from the worktree."""
     words = processes.command()
     return "am" in words and not {"--abort", "--skip", "--quit"}.isdisjoint(words)
+
+
+def _patches() -> bool:
+    """Return whether git applies a patch: it writes files before trees, and a hook restores the files later."""
+    return not {"am", "apply"}.isdisjoint(processes.command())
 
 
 class Spool:
