@@ -265,7 +265,7 @@ def _gives_up() -> bool:
 
 
 def _patches() -> bool:
-    """Return whether git applies a patch: it writes files before trees, and a hook restores the files later."""
+    """Return whether git applies a patch: it writes files before trees, and a hook restores them later."""
     return not {"am", "apply"}.isdisjoint(processes.command())
 
 
