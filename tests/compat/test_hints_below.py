@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.compat.story import digest, edit, new_model
+from tests.compat.story import TENSOR, digest, edit, new_model
 from tests.support import Repo
 from tests.support.repos import Done
 
@@ -73,3 +73,20 @@ def test_a_conflict(below: Repo) -> None:
     hint = run(below, "resolve", "-X", "ours", code=14).stderr
     assert "'theta add model.safetensors' takes it as the result" in hint
     run(below, "add", "model.safetensors")
+
+
+def test_of_hooks_and_filter_of_plain_git(below: Repo) -> None:
+    """Git runs them at the top of the worktree."""
+    new_model(below, f"{HERE}/other.safetensors", 3)
+    edit(below, TENSOR, path=MODEL)
+    left = below.try_git("-C", HERE, "commit", "-qam", "one is left out").stderr
+    assert "to stage: theta add other.safetensors" in left
+    blob = below.git("hash-object", "-w", "--no-filters", f"{HERE}/other.safetensors")
+    below.git("update-index", "--add", "--cacheinfo", f"100644,{blob},{HERE}/other.safetensors")
+    refused = below.try_git("-C", HERE, "commit", "-qm", "raw").stderr
+    assert "theta add other.safetensors" in refused
+    below.git("reset", "-q")
+    new_model(below, f"{HERE}/weights.bin", 4)
+    below.git("add", f"{HERE}/weights.bin")
+    told = below.try_git("-C", HERE, "commit", "-qm", "not covered").stderr
+    assert "theta track" in told and HERE not in told.partition("theta track")[2], told

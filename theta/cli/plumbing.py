@@ -47,16 +47,17 @@ def serve_filter() -> int:
     return 0
 
 
-def _session() -> Session:
-    """Open the repository that git runs in."""
+def _session(*, at_top: bool = False) -> Session:
+    """Open the repository that git runs in, for a user in the folder where git was begun, or ``at_top``."""
     from theta.porcelain.workspace.session import Session
 
-    return Session.here(".", in_git=True)
+    below = "" if at_top else os.environ.get("GIT_PREFIX", "")
+    return Session.here(".", Path(below), in_git=True)
 
 
 def run_hook(name: str, *args: str) -> int:
     """Do theta's part of the hook ``name``, which git runs with ``args``."""
-    session = _session()
+    session = _session(at_top=name == "guard")
     index = Path(os.environ.get("GIT_INDEX_FILE") or session.repo.index_path)
     with terminal.progress("theta") as progress:
         lines = _lines(session, name, list(args), index.absolute(), progress)

@@ -230,7 +230,7 @@ class Filter:
             self.warn(f"{path}: {error}")
         except ThetaError as error:
             if not (isinstance(error, MissingObjectsError) and _patches()):
-                self.warn(f"{path}: {error}; run 'theta restore {path}'")
+                self.warn(f"{path}: {error}; run 'theta restore {self.session.word(path)}'")
         return [data]
 
     def _checked_manifest(self, text: bytes, path: str) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -41,7 +42,7 @@ def pre_commit(session: Session, index: Path, *, alone: bool = True, git: str = 
     staging.refuse_pointers(session, raw)
     for path in raw:
         problem = f"{path} is staged as raw bytes, not as a checkpoint"
-        raise HookRefusedError(problem, hint=f"theta add {path}")
+        raise HookRefusedError(problem, hint=f"theta add {session.word(path)}")
     if session.index_of(index).conflicts:
         raise HookRefusedError("a checkpoint is still in conflict", hint="theta resolve")
     _note_agreement(session, index, git)
@@ -66,9 +67,10 @@ def _hints(session: Session, index: Path) -> list[str]:
     """Return hints about new files that the commit leaves out or takes as plain bytes."""
     lines = []
     if left := coverage.newcomers(session, session.repo.git(), [":(top)"]):
-        lines.append(coverage.left_out_line(left, "in this commit"))
+        here = [os.path.relpath(session.repo.worktree / path, session.cwd) for path in left]
+        lines.append(coverage.left_out_line(here, "in this commit"))
     if new := coverage.uncovered(session, _new_files(session, index)):
-        lines.append(coverage.uncovered_line(session, new, session.repo.worktree))
+        lines.append(coverage.uncovered_line(session, new, session.cwd))
     return lines
 
 
