@@ -66,6 +66,7 @@ def _merged(repo: Repo, place: Path, engine: str, *options: str) -> tuple[str, b
     theta(twin, "status")  # the copy of the file is found to be the one that is staged
     theta(twin, "--engine", engine, "merge", "-q", *options, "one")
     assert twin.git("status", "--porcelain") == ""
+    assert not list((twin.path / ".git/objects/pack").glob("*.keep"))
     assert not list((twin.path / ".git/theta").glob("tmp/*"))
     return twin.git("rev-parse", "HEAD^{tree}"), (twin.path / MODEL).read_bytes()
 

@@ -100,6 +100,7 @@ class Session:
         fresh.repo.attributes = self.repo.attributes
         fresh.repo.marks = self.repo.marks
         fresh.objects.knowing(self.objects)
+        fresh.objects.keeps = self.objects.keeps  # the change releases them at its end
         fresh.journal, fresh.dated_back, fresh.began = self.journal, self.dated_back, self.began
         fresh.torn = self.torn
         fresh._engines = self._engines
