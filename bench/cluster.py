@@ -2,7 +2,8 @@
 
     python bench/cluster.py [--gigabytes 3] [--workers 2] [--theta PATH]
 
-Prints the wall seconds of each, one after the other, and their ratio.  Both must make the same tree.
+Prints the wall seconds of each, one after the other, and their ratio, and what passes between theta and the
+scheduler.  Both must make the same tree.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ import argparse
 import contextlib
 import os
 import shutil
+import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -67,6 +70,35 @@ def cluster(workers: int, folder: Path) -> Iterator[str]:
         running.communicate("")
 
 
+class Counted:
+    """A port that passes on to ``address`` whatever comes, and counts the bytes of both directions."""
+
+    def __init__(self, address: str) -> None:
+        host, _, port = address.rpartition(":")
+        self._target = host, int(port)
+        self._port = socket.create_server(("127.0.0.1", 0))
+        self.address = f"127.0.0.1:{self._port.getsockname()[1]}"
+        self.nbytes = 0
+        self._lock = threading.Lock()
+        threading.Thread(target=self._accept, daemon=True).start()
+
+    def _accept(self) -> None:
+        while True:
+            ours, _ = self._port.accept()
+            theirs = socket.create_connection(self._target)
+            for ends in ((ours, theirs), (theirs, ours)):
+                threading.Thread(target=self._pass_on, args=ends, daemon=True).start()
+
+    def _pass_on(self, source: socket.socket, target: socket.socket) -> None:
+        with contextlib.suppress(OSError):
+            while data := source.recv(1 << 16):
+                with self._lock:
+                    self.nbytes += len(data)
+                target.sendall(data)
+        with contextlib.suppress(OSError):
+            target.shutdown(socket.SHUT_WR)
+
+
 def timed(command: list[str], place: Path) -> float:
     """Run ``command``; return its wall seconds."""
     began = time.perf_counter()
@@ -110,11 +142,13 @@ def main() -> None:
             make(model, asked.gigabytes, seed, models[0])
         threads = history(asked.theta, folder, "threads", models)
         with cluster(asked.workers, folder) as address:
-            dask = history(asked.theta, folder, f"dask://{address}", models)
+            counted = Counted(address)
+            dask = history(asked.theta, folder, f"dask://{counted.address}", models)
     assert threads[2] == dask[2], "the engines made different trees"
     print(f"| {asked.gigabytes} GB | threads, s | {asked.workers} workers, s | ratio |\n|---|---|---|---|")
     for name, one, other in zip(("add", "merge"), threads[:2], dask[:2], strict=True):
         print(f"| {name} | {one:.1f} | {other:.1f} | {other / one:.2f} |")
+    print(f"\n{counted.nbytes / 1e3:.0f} kB passed between theta and the scheduler")
 
 
 if __name__ == "__main__":
