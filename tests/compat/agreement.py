@@ -19,6 +19,10 @@ MAGIC: Final = "theta checkpoint "
 
 Files = frozenset[tuple[str, str]]
 _trees: dict[str, Files] = {}
+_texts: dict[str, str] = {}
+"""The texts of manifests by their ids: ``git fsck`` tells whether a repository lacks one."""
+_indexes: dict[bytes, str] = {}
+"""What ``git ls-files`` prints, by the bytes of the index, from which alone it is read."""
 
 
 @dataclass(frozen=True)
@@ -118,13 +122,24 @@ def assert_worktree(repo: Repo, files: Mapping[str, str]) -> None:
 
 def index_entries(repo: Repo) -> list[Entry]:
     """All index entries, of all stages."""
-    rows = repo.git("ls-files", "-s", "-t", "-z", "--full-name", ":/").split("\0")
     found = []
-    for row in filter(None, rows):
+    for row in filter(None, _listed(repo).split("\0")):
         head, _, path = row.partition("\t")
         tag, _, oid, stage = head.split(" ")
         found.append(Entry(tag, oid, int(stage), path))
     return found
+
+
+def _listed(repo: Repo) -> str:
+    index = repo.path / ".git" / "index"
+    content = index.read_bytes() if index.is_file() else b""
+    if content in _indexes:
+        repo.ticks += 1  # the clock goes on as if git had run
+        return _indexes[content]
+    listed = repo.git("ls-files", "-s", "-t", "-z", "--full-name", ":/")
+    if content:
+        _indexes[content] = listed
+    return listed
 
 
 def manifests(repo: Repo, files: Mapping[str, str]) -> dict[str, Manifest]:
@@ -136,8 +151,16 @@ def manifests(repo: Repo, files: Mapping[str, str]) -> dict[str, Manifest]:
     found = {}
     for path, value in zip(fields[0::3], fields[2::3], strict=False):
         if value == "theta":
-            found[path] = read_manifest(repo.git("cat-file", "blob", files[path]), path)
+            found[path] = read_manifest(_text_of(repo, files[path]), path)
     return found
+
+
+def _text_of(repo: Repo, oid: str) -> str:
+    if oid in _texts:
+        repo.ticks += 1  # the clock goes on as if git had run
+    else:
+        _texts[oid] = repo.git("cat-file", "blob", oid)
+    return _texts[oid]
 
 
 def read_manifest(text: str, path: str) -> Manifest:

@@ -248,10 +248,10 @@ def test_a_plus_sign_may_be_a_part_of_a_branch_or_a_path(repo: Repo) -> None:
     ],
 )
 def test_adapters_that_are_none_are_told_and_nothing_is_changed(
-    repo: Repo, model: str, told: str, code: int
+    mistaken: Repo, tmp_path: Path, model: str, told: str, code: int
 ) -> None:
     """Hostile and mistaken: one line, the exit code of bad input, and the repository as it was."""
-    broken(repo)
+    repo = copied(mistaken, tmp_path / "repo")
     before = repo.git("rev-parse", "HEAD")
     said = merge_recipe(repo, only(model), code=code)
     assert told in said
@@ -259,8 +259,10 @@ def test_adapters_that_are_none_are_told_and_nothing_is_changed(
     assert (repo.git("rev-parse", "HEAD"), repo.git("status", "--porcelain")) == (before, "")
 
 
-def broken(repo: Repo) -> None:
-    """Make branches with adapters that do not fit."""
+@pytest.fixture(scope="module")
+def mistaken(models: Repo, tmp_path_factory: pytest.TempPathFactory) -> Repo:
+    """``models`` and branches with adapters that do not fit."""
+    repo = copied(models, tmp_path_factory.mktemp("mistaken") / "repo")
     for name in ("all", "odd", "broken", "empty", "text"):
         theta(repo, "switch", "-q", "-c", name, "main")
         adapter(repo, "adapters/one", "lora")
@@ -280,6 +282,7 @@ def broken(repo: Repo) -> None:
         repo.git("add", "-A")
         theta(repo, "commit", "-q", "-a", "-m", name)
     theta(repo, "switch", "-q", "main")
+    return repo
 
 
 def test_an_adapter_that_is_a_plain_file_of_git_is_read(repo: Repo) -> None:
