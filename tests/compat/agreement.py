@@ -22,7 +22,7 @@ _trees: dict[str, Files] = {}
 _texts: dict[str, str] = {}
 """The texts of manifests by their ids: ``git fsck`` tells whether a repository lacks one."""
 _indexes: dict[bytes, str] = {}
-"""What ``git ls-files`` prints, by the bytes of the index, from which alone it is read."""
+"""The output of ``git ls-files`` by the bytes of the index, from which alone it is read."""
 
 
 @dataclass(frozen=True)
