@@ -7,6 +7,7 @@ import json
 import re
 import sys
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from tests.compat.inprocess import theta
 from tests.support import Repo, make_model, read_model
+from theta import parallel
 from theta.errors import NotFoundError, UsageError
 from theta.merging.alignment import assignment, families, matching, reordering, specs
 from theta.merging.alignment.axes import UNITS, AxisPart, Heads, UnitLayout, reordered
@@ -432,6 +434,22 @@ def test_an_aligned_merge_is_the_mean_in_our_order_and_replays(pair: tuple[Repo,
     assert "the same tree" in repo.theta("merge", "--replay", "HEAD").stdout
     repo.theta("fsck")
     assert "dangling blob" not in repo.git("fsck")
+
+
+def test_an_aligned_merge_is_the_same_where_an_engine_is_asked_for(
+    pair: tuple[Repo, Model, UnitLayout], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Theirs in our order is in no repository that workers see, so that threads merge it."""
+    repo, model, layout = pair
+    monkeypatch.setattr(parallel, "WORTH_SPREADING", 1)
+    noise = {name: value / np.float32(50) for name, value in filled(llama(), 9).items()}
+    theirs = in_order({name: model[name] + noise[name] for name in model}, layout, shuffled(layout, 5))
+    twin = repo.copy(tmp_path / "twin")
+    by_threads = joined(repo, theirs, "--align", "weights", "-X", "average", inside=True)
+    twin.git("config", "theta.engine", "tests.engine.factories:threads")
+    by_workers = joined(twin, theirs, "--align", "weights", "-X", "average", inside=True)
+    assert by_workers.keys() == by_threads.keys()
+    assert twin.git("rev-parse", "HEAD^{tree}") == repo.git("rev-parse", "HEAD^{tree}")
 
 
 def test_blocks_of_rows_give_what_whole_tensors_give(

@@ -515,8 +515,8 @@ class _Run:
         return list(first.values())
 
     def _delivered(self, todo: Sequence[Task], sink: Sink | None) -> Iterator[Delivered] | None:
-        """Return the results of ``todo`` in order, if other processes compute them."""
-        workers = self._options.workers
+        """Return the results of ``todo`` in order, if other processes compute them, which see the inputs."""
+        workers = self._options.workers if self._objects.are_shared else None
         found = workers.deliver(todo, sink, self._progress) if workers is not None else None
         return None if found is None else iter(found)
 
