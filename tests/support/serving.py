@@ -86,9 +86,18 @@ def _load() -> None:
     ):
         importlib.import_module(name)
     _warm()
+    _begin_as_theta()
     gc.collect()
     gc.freeze()
     _into_huge_pages()
+
+
+def _begin_as_theta() -> None:
+    """Set what :func:`theta.__main__.main` sets before it runs a command."""
+    from theta import __main__, _memory
+
+    gc.set_threshold(__main__._YOUNG)
+    _memory.one_heap()
 
 
 def _into_huge_pages() -> None:
