@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from rich.cells import cell_len
 import theta
 from tests.cli.checks import never_a_bug, on_terminal, refused
 from tests.support import Repo, make_model, random_tensors
+from tests.support.repos import Done
 from theta.cli import console, topics
 from theta.cli.catalogue import COMMANDS, PLUMBING
 
@@ -30,14 +30,16 @@ def repo(tmp_path_factory: pytest.TempPathFactory) -> Repo:
     return repo
 
 
-def outside(tmp_path: Path, *args: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "theta", *args]
-    return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+def outside(tmp_path: Path, *args: str, afresh: bool = False) -> Done:
+    """Run ``theta ARGS`` outside of any repository."""
+    place = Repo(tmp_path)
+    place.afresh = afresh
+    return place.theta(*args, code=None)
 
 
 @pytest.mark.parametrize("args", [["--help"], ["-h"], ["help"], []], ids=" ".join)
 def test_the_overview_names_every_command(tmp_path: Path, args: list[str]) -> None:
-    done = outside(tmp_path, *args)
+    done = outside(tmp_path, *args, afresh=True)
     assert (done.returncode, done.stderr) == (0, "")
     words = {line.split()[0] for line in done.stdout.splitlines() if line.startswith("   ")}
     assert words == set(NAMES)
@@ -45,7 +47,7 @@ def test_the_overview_names_every_command(tmp_path: Path, args: list[str]) -> No
 
 
 def test_the_version_is_one_line(tmp_path: Path) -> None:
-    done = outside(tmp_path, "--version")
+    done = outside(tmp_path, "--version", afresh=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("theta ")
     assert done.stdout.count("\n") == 1
@@ -62,7 +64,7 @@ def test_help_of_a_command_works_without_a_repository(tmp_path: Path, name: str)
 @pytest.mark.parametrize("flag", ["--help", "-h"])
 @pytest.mark.parametrize("name", ["add", "commit", "merge", "restore", "status", "switch"])
 def test_a_command_explains_itself(tmp_path: Path, name: str, flag: str) -> None:
-    done = outside(tmp_path, name, flag)
+    done = outside(tmp_path, name, flag, afresh=name == "add")
     assert (done.returncode, done.stderr) == (129 if flag == "-h" else 0, "")  # as git's commands end
     assert f"theta {name}" in done.stdout
 
