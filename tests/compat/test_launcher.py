@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.compat.agreement import assert_agreement
+from tests.compat.made import once
 from tests.compat.story import MODEL, commit, digest, edit, new_model
 from tests.support import Repo, sha256
 from tests.support.environment import EPOCH, GIT_CONFIG
@@ -41,13 +42,18 @@ def take_away(path: Path) -> None:
 @pytest.fixture
 def orphaned(tracked: Repo) -> Repo:
     """Two versions of a checkpoint, and the environment is gone."""
-    commit(tracked, "layer.1.weight")
-    new_model(tracked, "second.safetensors", seed=1)
-    for name in (MODEL, "second.safetensors"):  # not as new as the index: git would read them again
-        os.utime(tracked.path / name, (EPOCH, EPOCH))
-    tracked.theta("commit", "-qam", "second")
+    once(tracked, two_versions)
     take_away(tracked.path / LAUNCHER)
     return tracked
+
+
+def two_versions(repo: Repo) -> None:
+    """Commit a second version and a second checkpoint."""
+    commit(repo, "layer.1.weight")
+    new_model(repo, "second.safetensors", seed=1)
+    for name in (MODEL, "second.safetensors"):  # not as new as the index: git would read them again
+        os.utime(repo.path / name, (EPOCH, EPOCH))
+    repo.theta("commit", "-qam", "second")
 
 
 def test_c7_checkout_leaves_manifests_with_one_line(orphaned: Repo, bare_path: Mapping[str, str]) -> None:
