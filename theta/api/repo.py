@@ -21,6 +21,7 @@ from theta.api.host_copies import PlannedCopy, Shrinking
 from theta.api.lazy_tensor import Access
 from theta.errors import NotFoundError, UsageError, concerning
 from theta.formats.torch import torch_zip
+from theta.git import object_values
 from theta.git.run import GitFailedError
 from theta.pages import cells
 from theta.porcelain.commands import additions, commits, merging, restoration
@@ -126,10 +127,10 @@ class Repository(Closing):  # the name that programs import; git.repository.Repo
         return Checkpoint(label, model, access)
 
     def _model(self, session: Session, name: str, stack: contextlib.ExitStack) -> Model:
-        revision, colon, path = name.partition(":")
-        if colon and path and not (self._is_file(session, name)):
+        place = object_values.tree_path(name)
+        if place is not None and place.path and not self._is_file(session, name):
             with concerning(name):
-                return sources.of_revision(session, revision or INDEX, path, "")
+                return sources.of_revision(session, place.revision, os.path.normpath(place.path), "")
         file = session.repo.worktree / name
         with concerning(name):
             text = worktree.peek(file)

@@ -107,9 +107,9 @@ def _request(session: Session, args: Sequence[str]) -> BlameRequest | None:
         return None
     revision, place = (words[0], words[1]) if len(words) == 2 else ("HEAD", words[0])
     path, mark, tensor = place.partition("#")
-    start, colon, inside = path.partition(":")
-    if colon and len(words) == 1:
-        revision, path = start, inside
+    inside = session.tree_path(path) if len(words) == 1 else None
+    if inside is not None:
+        revision, path = inside.revision, inside.path
     elif session.repo.is_bare:
         path = os.path.normpath(path)
     else:

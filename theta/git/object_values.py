@@ -127,6 +127,53 @@ class Tree:
         return entry.tree.get(rest) if entry.tree is not None else None
 
 
+@dataclass(frozen=True)
+class TreePath:
+    """A file of a version, as gitrevisions(7) writes it.
+
+    Attributes:
+        revision: a revision; "" for the index, ":1" to ":3" for a side of a conflict there.
+        path: the path as it was written; "" for the root folder.
+    """
+
+    revision: str
+    path: str
+
+    @property
+    def is_staged(self) -> bool:
+        """Whether it is of the index."""
+        return self.revision == "" or self.revision.startswith(":")
+
+    @property
+    def is_relative(self) -> bool:
+        """Whether the path is from the current directory, not from the root."""
+        return self.path.startswith(("./", "../"))
+
+    @property
+    def where(self) -> str:
+        """The version in words."""
+        if self.revision.startswith(":"):
+            return f"stage {self.revision[1:]} of the index"
+        return self.revision or "the index"
+
+    def __str__(self) -> str:
+        return f"{self.revision}:{self.path}"
+
+
+def tree_path(text: str) -> TreePath | None:
+    """Parse ``REV:PATH``, ``:PATH`` or ``:N:PATH``; None for other text, such as ``:/TEXT`` of a message."""
+    if text.startswith(":/"):
+        return None
+    if re.match(":[0-3]:", text):
+        return TreePath(text[:2].removesuffix(":0"), text[3:])
+    depth = 0
+    for at, letter in enumerate(text):
+        if letter == ":" and not depth:
+            return TreePath(text[:at], text[at + 1 :])
+        depth += (letter == "{") - (letter == "}" and depth > 0)
+    return None
+
+
 def _tree_rows(data: bytes, oid: str) -> Iterator[tuple[str, bytes, str]]:
     """Yield (name, octal digits of the mode, id) of each entry of tree ``oid``."""
     size, at = len(oid) // 2, 0

@@ -26,7 +26,7 @@ from theta.git.backends import opening
 from theta.git.backends.index import IndexFile
 from theta.git.backends.index_entries import Entry
 from theta.git.object_format import BLOB, COMMIT, TREE, ObjectFormat
-from theta.git.object_values import DAMAGED, MODE_TREE, Blob, Commit, Tree, TreeEntry, tree_bytes
+from theta.git.object_values import DAMAGED, MODE_TREE, Blob, Commit, Tree, TreeEntry, TreePath, tree_bytes
 from theta.git.partial import Promised
 from theta.git.run import DEFER, Git, GitFailedError
 
@@ -253,6 +253,19 @@ class Repository:
             if isinstance(error, NotHereYetError):
                 raise
             raise NotFoundError(f"no such revision: {revision}") from error
+
+    def file_at(self, place: TreePath) -> str | None:
+        """Return the id of the file at ``place``, whose path is from the root; None when there is none.
+
+        Raises :class:`NotFoundError` for a revision that is not there, or a path of the index in conflict.
+        """
+        if not place.is_staged:
+            entry = self.tree_of(place.revision).get(place.path)
+            return entry.id if entry is not None and entry.is_file else None
+        found = {entry.stage: entry.oid for entry in self.entries() if entry.path == place.path}
+        if found and 0 not in found and not place.revision:
+            raise NotFoundError(f"{place.path} is in conflict", hint="'theta resolve' settles it")
+        return found.get(int(place.revision[1:] or 0))
 
     def head(self) -> str | None:
         """Return the commit at HEAD; None on an unborn branch."""

@@ -59,7 +59,8 @@ def blame(session: Session, request: BlameRequest) -> list[LastChange]:
     oid = _place(session, tip, request.path) if tip else None
     manifest = session.manifest_or_none(oid) if oid else None
     if tip is None or manifest is None:
-        raise NotFoundError(f"there is no checkpoint {request.path} in {request.revision}")
+        where = request.revision or "the index, which has no history"
+        raise NotFoundError(f"there is no checkpoint {request.path} in {where}")
     wanted = {line.name: line.digest for line in manifest.lines if _fits(line.name, request.tensor)}
     if not wanted:
         raise NotFoundError(f"{request.path} has no tensor {request.tensor}")

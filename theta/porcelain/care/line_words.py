@@ -110,10 +110,15 @@ class LineWords:
         return [path for path in self._fields("ls-files", "-z", "--deleted") if f"{STORES}/" not in path]
 
     def committed(self, revision: str, word: str) -> list[str]:
-        """Return the paths, from the top, of a revision that begin with ``word``, folders with ``/``."""
-        folder = word[: word.rfind("/") + 1]
-        rows = self._fields("ls-tree", "-z", "--full-tree", revision, folder or ".")
+        """Return the paths of a revision that begin with ``word``, folders with ``/``.
+
+        They are from the top, or from here where ``word`` begins with ``./`` or ``../``.
+        """
+        folder, here = word[: word.rfind("/") + 1], word.startswith(("./", "../"))
+        rows = self._fields("ls-tree", "-z", *(() if here else ("--full-tree",)), revision, folder or ".")
         pairs = [(row.partition("\t")[2], " tree " in row.partition("\t")[0]) for row in rows]
+        if here:  # git has them without what leads out of this directory and back into it
+            pairs = [(folder + path.rpartition("/")[2], is_folder) for path, is_folder in pairs]
         return [path + "/" * is_folder for path, is_folder in pairs if path not in _HIDDEN]
 
     def tensors(self, revision: str, path: str) -> list[str]:

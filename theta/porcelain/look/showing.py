@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from theta.errors import NotFoundError, concerning
-from theta.git.object_values import differing
+from theta.errors import NotFoundError, UsageError, concerning
+from theta.git import object_values
+from theta.git.object_values import TreePath, differing
 from theta.git.quoting import split_lines
 from theta.git.repository import STORES
 from theta.git.run import Git
@@ -75,32 +76,40 @@ class ShownTensor:
 
 @dataclass(frozen=True)
 class _Name:
-    """``REV:PATH`` or ``REV:PATH#TENSOR``."""
+    """``REV:PATH`` or ``REV:PATH#TENSOR``; ``text`` is it as it was written, ``place`` from the root."""
 
     text: str
+    place: TreePath
+    tensor: str
 
     @property
     def revision(self) -> str:
-        return self.text.partition(":")[0] or "HEAD"
+        return self.place.revision
 
     @property
     def path(self) -> str:
-        return self.text.partition(":")[2].partition("#")[0]
-
-    @property
-    def tensor(self) -> str:
-        return self.text.partition(":")[2].partition("#")[2]
+        return self.place.path
 
     @property
     def label(self) -> str:
-        return f"{self.revision}:{self.path}"
+        return str(self.place)
+
+
+def _parsed(session: Session, text: str) -> _Name | None:
+    """Parse ``text``; None when it names no file of a version.  A tensor's name may have any characters."""
+    written = object_values.tree_path(text)
+    if written is None:
+        return None
+    path, _, tensor = written.path.partition("#")
+    place = session.tree_path(text[: len(text) - len(written.path)] + path)
+    return None if place is None else _Name(text, place, tensor)
 
 
 def find(session: Session, name: str) -> ShownCommit | ShownFiles | ShownCheckpoint | ShownTensor | None:
     """Look up ``name``; None when ``git show`` alone shows all of it."""
     git = session.repo.git().in_directory(session.cwd)
-    if ":" in name and not name.startswith(":"):
-        return _object(session, git, _Name(name))
+    if (parsed := _parsed(session, name)) is not None:
+        return _object(session, git, parsed)
     done = git.run("rev-parse", "-q", "--verify", "--end-of-options", f"{name}^{{commit}}", check=False)
     if done.code:
         return None
@@ -133,18 +142,17 @@ def has_adapters(session: Session) -> bool:
 
 
 def _object(session: Session, git: Git, name: _Name) -> ShownFiles | ShownCheckpoint | ShownTensor | None:
-    tree = session.repo.tree_of(name.revision)
-    done = git.run("rev-parse", "-q", "--verify", "--end-of-options", name.text, check=False)
-    if done.code == 0 and done.text.strip() == tree.id:  # REV: or REV:./
+    if not name.path and not name.place.is_staged:  # REV:, or REV:./ at the root
+        session.repo.tree_of(name.revision)
         listed = split_lines(git.run("show", name.text).text)
         return ShownFiles(tuple(line for line in listed if line != f"{STORES}/"))
-    entry = tree.get(name.path)
-    if entry is None:
+    oid = session.repo.file_at(name.place)
+    if oid is None:
         return _model(session, name)
-    if (error := session.malformed(entry.id)) is not None:
+    if (error := session.malformed(oid)) is not None:
         error.concern(name.label)
         raise error
-    manifest = session.manifest_or_none(entry.id)
+    manifest = session.manifest_or_none(oid)
     if manifest is None:
         return None
     if name.tensor:
@@ -152,13 +160,14 @@ def _object(session: Session, git: Git, name: _Name) -> ShownFiles | ShownCheckp
             return _tensor(session, manifest, name.tensor)
     modules: Sequence[ModuleUpdate] = ()
     if any(diffing.module_of(line.name) for line in manifest.lines):
-        modules = adapter_updates.stored(session, name.revision, name.path, manifest.by_name)
+        side = "" if name.place.is_staged else name.revision
+        modules = adapter_updates.stored(session, side, name.path, manifest.by_name)
     return ShownCheckpoint(name.path, manifest.format, manifest.lines, manifest.nbytes, modules)
 
 
 def _model(session: Session, name: _Name) -> ShownCheckpoint | ShownTensor | None:
     """Look up a sharded model by the name it would have as one file."""
-    shards = _shards_at(session, name.revision, name.path)
+    shards = _shards_at(session, name.place)
     every = (line for one in shards.values() for line in one.lines)
     lines = sorted(every, key=lambda line: as_counted(line.name))
     if not lines:
@@ -182,11 +191,13 @@ def _tensor(session: Session, manifest: Manifest, name: str) -> ShownTensor:
 
 def codecs(session: Session, text: str) -> list[Description]:
     """Describe how the tensors of ``REV:PATH``, or the one of ``REV:PATH#TENSOR``, are stored."""
-    name = _Name(text)
-    entry = session.repo.tree_of(name.revision).get(name.path)
+    name = _parsed(session, text)
+    if name is None:
+        raise UsageError(f"{text} is not REV:PATH")
+    oid = session.repo.file_at(name.place)
     with concerning(name.label):
-        one = session.manifest_or_none(entry.id) if entry is not None else None
-    shards = _shards_at(session, name.revision, name.path) if entry is None else {}
+        one = session.manifest_or_none(oid) if oid is not None else None
+    shards = _shards_at(session, name.place) if oid is None else {}
     manifests = [one] if one is not None else list(shards.values())
     with concerning(name.label):
         found = [
@@ -198,7 +209,7 @@ def codecs(session: Session, text: str) -> list[Description]:
     return found
 
 
-def _shards_at(session: Session, revision: str, name: str) -> dict[str, Manifest]:
-    """Return path -> manifest of the shards in ``revision`` of the model that is ``name`` as one file."""
-    found = session.at(revision)
-    return {path: session.manifest(found[path].oid) for path in shards_of(name, found)}
+def _shards_at(session: Session, place: TreePath) -> dict[str, Manifest]:
+    """Return path -> manifest of the shards of the model that is ``place`` as one file."""
+    found = session.index.readable if place.is_staged else session.at(place.revision)
+    return {path: session.manifest(found[path].oid) for path in shards_of(place.path, found)}

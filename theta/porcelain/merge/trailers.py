@@ -137,8 +137,9 @@ def statistics(session: Session, names: Sequence[str]) -> tuple[str, ...]:
     """Return the manifest ids of ``REV:PATH`` names; raises :class:`NotFoundError` for other objects."""
     found = []
     for name in names:
-        oid = session.repo.resolve(name)
-        if session.manifest_or_none(oid) is None:
+        place = session.tree_path(name)
+        oid = session.repo.resolve(name) if place is None else session.repo.file_at(place)
+        if oid is None or session.manifest_or_none(oid) is None:
             raise NotFoundError(f"{name} is not a checkpoint", hint="name one as REV:PATH")
         found.append(oid)
     return tuple(found)

@@ -114,16 +114,17 @@ def _of_any_file(path: Path) -> PickleReport:
 
 
 def _revision(session: Session, name: str) -> Iterator[Scanned]:
-    revision, colon, path = name.partition(":")
-    if not colon and session.repo.git().run("rev-parse", "-q", "--verify", name, check=False).code:
+    place = session.tree_path(name)
+    if place is None and session.repo.git().run("rev-parse", "-q", "--verify", name, check=False).code:
         raise NotFoundError(f"{name} is neither a file nor a revision")
-    tree = session.repo.tree_of(revision or "HEAD")
-    if path:
-        entry = tree.get(path)
-        if entry is None or not entry.is_file:
-            raise NotFoundError(f"there is no file {path} in {revision or 'HEAD'}")
-        yield Scanned(name, of_blob(session, entry.id))
+    if place is not None and place.path:
+        oid = session.repo.file_at(place)
+        if oid is None:
+            raise NotFoundError(f"there is no file {place.path} in {place.where}")
+        yield Scanned(name, of_blob(session, oid))
         return
+    revision = name if place is None else place.revision
+    tree = session.repo.tree_of(revision or "HEAD")
     files = [(found, entry.id) for found, entry in session.repo.walk_blobs(tree)]
     _expect(session, [oid for _, oid in files])
     for found, oid in files:

@@ -22,6 +22,8 @@ from theta.errors import (
 from theta.formats import opaque, safetensors, sharded
 from theta.formats.layout import Source, clip
 from theta.formats.values import Value, values
+from theta.git import object_values
+from theta.git.object_values import TreePath
 from theta.porcelain.tensors import converting
 from theta.porcelain.tensors.converting import Model
 from theta.porcelain.workspace.checkpoints import shards_of
@@ -39,7 +41,7 @@ Opener = Callable[[str], tuple[Source, formats.Layout]]
 
 @dataclass(frozen=True)
 class Named:
-    """The parts of ``[REV:]PATH[#GLOB]``; ``revision`` is None for a file."""
+    """The parts of ``[REV:]PATH[#GLOB]``; ``revision`` is None for a file, "" for the index."""
 
     revision: str | None
     path: str
@@ -47,20 +49,25 @@ class Named:
 
 
 def parse(text: str, cwd: Path) -> Named:
-    """Parse ``text``; an existing path takes precedence, even if it contains ":" or "#"."""
+    """Parse ``text``; an existing path takes precedence, even if it contains ":" or "#".
+
+    The path of a committed file is from the root then, as :meth:`Session.tree_path` returns it.
+    """
     if os.path.lexists(cwd / text):
         return Named(None, text)
     head, _, glob = text.partition("#")
     if os.path.lexists(cwd / head):
         return Named(None, head, glob)
-    revision, colon, path = head.partition(":")
-    if not colon or not path:
+    place = object_values.tree_path(head)
+    if place is None or not place.path:
         if (cwd / (head + sharded.SUFFIX)).is_file():
             return Named(None, head + sharded.SUFFIX, glob)
         if _shards_of(cwd / head):
             return Named(None, head, glob)
         raise NotFoundError(f"{text}: no such file", hint="a committed checkpoint is named REV:PATH")
-    return Named(revision or "HEAD", path, glob)
+    place = Session.here(cwd).tree_path(head) if place.is_relative else place
+    assert place is not None
+    return Named(place.revision, place.path, glob)
 
 
 @contextlib.contextmanager
@@ -89,7 +96,7 @@ def manifest_at(session: Session, revision: str, path: str) -> Manifest:
 
 
 def _no_checkpoint(path: str, revision: str) -> NotFoundError:
-    return NotFoundError(f"there is no checkpoint {path} in {revision or 'the index'}")
+    return NotFoundError(f"there is no checkpoint {path} in {TreePath(revision, path).where}")
 
 
 def copy_exactly(
@@ -107,22 +114,8 @@ def copy_exactly(
 
 def manifest_or_none(session: Session, revision: str, path: str) -> Manifest | None:
     """Return the checkpoint at ``path`` of ``revision`` ("" is the index), or None."""
-    oid = _file_at(session, revision, path)
+    oid = session.repo.file_at(TreePath(revision, path))
     return None if oid is None else session.manifest_or_none(oid)
-
-
-def _file_at(session: Session, revision: str, path: str) -> str | None:
-    """Return the id of the blob at ``path`` of ``revision`` ("" is the index), or None.
-
-    Raises :class:`NotFoundError` if the path is in conflict.
-    """
-    if revision:
-        entry = session.repo.tree_of(revision).get(path)
-        return entry.id if entry is not None and entry.is_file else None
-    found = {entry.stage: entry.oid for entry in session.repo.entries() if entry.path == path}
-    if found and 0 not in found:
-        raise NotFoundError(f"{path} is in conflict", hint="'theta resolve' settles it")
-    return found.get(0)
 
 
 def of_file(path: Path, stack: contextlib.ExitStack) -> Model:
@@ -175,7 +168,8 @@ def of_revision(session: Session, revision: str, path: str, glob: str) -> Model:
     index = _index(session, revision, path)
     if index is not None:
         return _joined(index.shards, index.weight_map, open_shard)
-    shards = shards_of(path, session.at(revision) if revision else session.index)
+    place = TreePath(revision, path)
+    shards = shards_of(path, session.index if place.is_staged else session.at(revision))
     if not shards:
         raise _no_checkpoint(path, revision)
     return _joined([name.rpartition("/")[2] for name in sorted(shards)], {}, open_shard)
@@ -206,7 +200,7 @@ def _stored(
 def _index(session: Session, revision: str, path: str) -> sharded.ShardIndex | None:
     """Return the shard index at ``path``, or that of the model that ``path`` would be as one file."""
     name = path if path.endswith(sharded.SUFFIX) else path + sharded.SUFFIX
-    oid = _file_at(session, revision, name)
+    oid = session.repo.file_at(TreePath(revision, name))
     return None if oid is None else sharded.read_index(session.repo.read_blob(oid))
 
 

@@ -11,6 +11,7 @@ import shlex
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
@@ -25,10 +26,11 @@ from theta.errors import (
     UsageError,
     concerning,
 )
+from theta.git import object_values
 from theta.git.attributes import tracked_among, tracked_entries
 from theta.git.backends.index_entries import Entry, Staged
 from theta.git.object_format import is_id
-from theta.git.object_values import Tree
+from theta.git.object_values import Tree, TreePath
 from theta.git.repository import STORES, Repository
 from theta.lazy import Module
 from theta.porcelain.workspace.checkpoints import EMPTY, Checkpoint, Checkpoints, expect, in_tree
@@ -115,6 +117,17 @@ class Session:
         if place != root and not place.startswith(root + os.sep):
             raise UsageError(f"{path} is outside of the repository")
         return os.path.relpath(place, root)
+
+    def tree_path(self, text: str) -> TreePath | None:
+        """Return the file that ``REV:PATH`` names, its path from the root; None of other text.
+
+        As in git, a path that begins with ``./`` or ``../`` is from the current directory.
+        """
+        found = object_values.tree_path(text)
+        if found is None or not found.is_relative:
+            return found
+        path = self.from_root(found.path)
+        return replace(found, path="" if path == "." else path)
 
     def word(self, path: str) -> str:
         """Return ``path`` (from the root of the worktree) as a word of a command in the current directory."""
