@@ -231,7 +231,7 @@ class Trial(Copies):
         if self.command.args[0] == "git":  # git leaves its locks and asks to remove them
             for lock in (repo.path / ".git").rglob("*.lock"):
                 lock.unlink()
-        look(repo)
+        look(repo, by_theta=self.command.args[0] == "theta")
         if name := under_way(repo):
             write_message(repo, name)
             self.conclude(repo, name, abort=abort or is_torn(repo))
@@ -272,11 +272,15 @@ def left_by_theta(repo: Repo) -> list[str]:
     return [name for name in leftovers(repo) if not GITS.search(name)]
 
 
-def look(repo: Repo) -> None:
-    """Do what a user does first: ``theta status``, and what it says of files that are not filled in."""
+def look(repo: Repo, *, by_theta: bool = False) -> None:
+    """Do what a user does first: ``theta status``, and what it says of files that are not filled in.
+
+    Files of a command of theta are filled in by then.
+    """
     done = repo.theta("status")
     path = repo.path / FILE
     if path.exists() and path.read_bytes().startswith(MAGIC):
+        assert under_way(repo) or not by_theta, describe(done)
         told = f"'theta restore {FILE}' writes the checkpoint" in done.stdout
         assert told or under_way(repo), describe(done)
         if not under_way(repo):

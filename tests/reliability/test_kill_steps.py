@@ -98,7 +98,7 @@ class Trial(Copies):
         wait_for_children(repo)
         unlock_remote(repo)
         fsck(repo)
-        look(repo)
+        look(repo, by_theta=self.command.args[0] == "theta")
         if name := under_way(repo):
             own = self.command.args[1]  # git's files do not tell am from rebase, or revert from cherry-pick
             name = own if own in ("am", "revert") else name

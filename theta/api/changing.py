@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from theta.errors import NoSpaceError, RefusedError
 from theta.porcelain.commands.merge_request import Ending, MergeResult
+from theta.porcelain.drive import running
 from theta.porcelain.drive.running import Said
 from theta.porcelain.setup import installing
 from theta.porcelain.workspace.session import Session
@@ -18,6 +19,7 @@ def ready(session: Session) -> Session:
     if installing.is_used(session.repo):
         installing.ensure(session.repo)
         installing.ensure_durable(session.repo)
+        running.fill_owed(session)
     return session
 
 

@@ -48,6 +48,7 @@ def _ended(work: Callable[[], int | None]) -> int:
         failures.error(error)
         return int(error.exit_code)
     except KeyboardInterrupt:
+        failures.interrupted()
         return int(ExitCode.INTERRUPTED)
     except (console.ReaderGoneError, BrokenPipeError):
         console.silence(sys.stdout)

@@ -46,6 +46,8 @@ def open_session(*, worktree: bool = True) -> Session:
         if uses_theta(session):
             installing.ensure(session.repo)
             console.hints(installing.ensure_durable(session.repo))
+            if session.journal.owes_files:
+                _warn(running.fill_owed(session, terminal.progress))
     return session
 
 

@@ -12,7 +12,10 @@ from theta.lazy import Module, imported
 
 if TYPE_CHECKING:
     import traceback
+
+    from theta.porcelain.workspace import journal
 else:
+    journal = Module("theta.porcelain.workspace.journal")
     traceback = Module("traceback")
 
 
@@ -21,6 +24,13 @@ def error(problem: ThetaError) -> None:
     text = str(problem) if isinstance(problem, RefusedError) else one_line(str(problem))
     console.err(*f"error: {text}".split("\n"))
     console.err(*(f"hint: {line}" for line in (*problem.details, problem.hint) if line))
+
+
+def interrupted() -> None:
+    """Say what becomes of a change that was interrupted: its journal is still there."""
+    repo = console.repository
+    if repo is not None and journal.Journal(repo).is_begun:
+        console.err("hint: the next command of theta completes or undoes what this one began")
 
 
 def compiled_in_vain() -> None:

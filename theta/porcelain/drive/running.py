@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Final
 
 from theta import _fs
+from theta.errors import BusyError, DiskError, NoSpaceError, ThetaError
 from theta.git import options
 from theta.git.run import DEFER, DEFER_FILES, Git, Heard, plain
 from theta.git.state_files import FETCH_HEAD
@@ -233,6 +234,23 @@ def after_git(session: Session, shown: Showing = unseen) -> list[str]:
         return []
     with session.change():
         return settle(session, shown)
+
+
+def fill_owed(session: Session, shown: Showing = unseen) -> list[str]:
+    """Fill in the checkpoints of which a dead command left manifests; return warnings.
+
+    A sequence that goes on fills them at its end, and another theta that is at work may be about to.
+    """
+    if not session.journal.owes_files or session.repo.in_progress():
+        return []
+    try:
+        notes = after_git(session, shown)
+    except (BusyError, DiskError, NoSpaceError):
+        return []
+    except ThetaError as error:
+        notes = [str(error)]
+    session.journal.filled()
+    return notes
 
 
 def settle(session: Session, shown: Showing = unseen, files: Exchange | None = None) -> list[str]:

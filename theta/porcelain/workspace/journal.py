@@ -26,6 +26,7 @@ from theta.store.odb import joined_packs, pack_keeps
 
 _JOURNAL: Final = "journal"
 _DRIVING: Final = "driving-"
+_UNFILLED: Final = "unfilled"
 _LONG: Final = 86_400.0
 """Seconds after which a temporary file of another machine is one of the dead, and that no command takes."""
 
@@ -158,9 +159,23 @@ class Journal:
             yield
 
     @property
+    def is_begun(self) -> bool:
+        """Whether a command has noted what it is about to change."""
+        return any(_read(place) for place in _journals(self._repo))
+
+    @property
     def is_left(self) -> bool:
         """Whether a dead command may have left something that :meth:`heal` undoes."""
         return _is_needed(self._repo) and not any(_is_of_the_living(place) for place in _journals(self._repo))
+
+    @property
+    def owes_files(self) -> bool:
+        """Whether a dead command may have left manifests in place of files, until :meth:`filled`."""
+        return (self._repo.private / _UNFILLED).exists()
+
+    def filled(self) -> None:
+        """Note that no file is owed any more."""
+        _notes.drop(self._repo.private / _UNFILLED)
 
     def heal(self) -> None:
         """Undo dead commands, unless another theta holds the lock."""
@@ -221,6 +236,7 @@ def _heal(repo: Repository) -> None:
         if processes.is_of_this_machine(str(note.get("owner", ""))):  # the gits of others are not seen
             _unlock(repo, note)
         rollback.undo(repo, note)
+        _notes.write(repo.private / _UNFILLED, "")
         _notes.drop(journal)
 
 
