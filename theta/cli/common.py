@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -66,10 +67,8 @@ def session_or_none() -> Session | None:
 
 def drive(session: Session, *args: str, refresh: bool = True, hooks: bool = False) -> int:
     """Run ``git ARGS`` on the terminal with theta's work around it, and tell theta's part."""
-    done = running.drive(
-        session, *args, refresh=refresh, hooks=hooks, tell=terminal.heard, shown=terminal.progress
-    )
-    return stopped(session, told(done))
+    do = partial(running.drive, tell=terminal.heard, shown=terminal.progress)
+    return stopped(session, told(do(session, *args, refresh=refresh, hooks=hooks)))
 
 
 def drive_untouched(session: Session, name: str, strategies: Sequence[str], args: Sequence[str]) -> int:
@@ -82,8 +81,7 @@ def stopped(session: Session, code: int) -> int:
     """Say what goes on where a git that ended with ``code`` left checkpoints in conflict; return the code."""
     fresh = session.again()
     if code and fresh.index.conflicts:
-        go_on = in_progress.current(fresh.repo).go_on
-        then = f"; then '{go_on}'" if go_on else ""
+        then = f"; then '{go_on}'" if (go_on := in_progress.current(fresh.repo).go_on) else ""
         console.err(f"hint: 'theta resolve' settles the checkpoints in conflict{then}")
     return code
 
