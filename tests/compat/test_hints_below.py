@@ -90,3 +90,55 @@ def test_of_hooks_and_filter_of_plain_git(below: Repo) -> None:
     below.git("add", f"{HERE}/weights.bin")
     told = below.try_git("-C", HERE, "commit", "-qm", "not covered").stderr
     assert "theta track" in told and HERE not in told.partition("theta track")[2], told
+
+
+def contested(repo: Repo, path: str = MODEL) -> None:
+    """Change one tensor on two branches."""
+    repo.git("checkout", "-q", "-b", "side")
+    edit(repo, "head.weight", 2.0, path)
+    repo.git("commit", "-q", "-a", "-m", "side")
+    repo.git("checkout", "-q", "main")
+    edit(repo, "head.weight", 1.0, path)
+    repo.git("commit", "-q", "-a", "-m", "ours")
+
+
+def test_what_status_lists(below: Repo) -> None:
+    """Each path of it is one that a command takes in the same folder, as those of git are."""
+    edit(below, TENSOR, path=MODEL)
+    (below.path / "beside").mkdir()
+    below.write("beside/a.txt", "a\n")
+    text = run(below, "status").stdout
+    assert "modified:   model.safetensors  (" in text and "\t../beside/\n" in text, text
+    assert f"modified:   {MODEL}  (" in below.theta("status").stdout
+    assert f"modified:   {MODEL}  (" in run(below, "-c", "status.relativePaths=false", "status").stdout
+    run(below, "restore", "model.safetensors")
+    below.theta("mv", MODEL, "beside/moved.safetensors")
+    moved = run(below, "status").stdout
+    assert "renamed:    model.safetensors -> ../beside/moved.safetensors" in moved, moved
+    assert '"path": "beside/moved.safetensors"' in run(below, "status", "--json").stdout
+
+
+def test_the_headings_of_conflicts(below: Repo) -> None:
+    contested(below)
+    for line in (("merge", "side"), ("diff",), ("resolve",), ("rebase", "side")):
+        if line[0] == "rebase":
+            below.theta("merge", "--abort")
+        told = run(below, *line, code=None).stdout
+        assert "model.safetensors: 1 in conflict" in told and f"{HERE}/model" not in told, (line, told)
+    assert "both modified:   model.safetensors  (1 in conflict)" in run(below, "status").stdout
+    run(below, "restore", "--ours", "model.safetensors")
+    below.theta("rebase", "--abort")
+    rehearsed = run(below, "merge", "--dry-run", "side", code=1).stdout
+    assert "CONFLICT: model.safetensors" in rehearsed.splitlines()
+    assert HERE not in rehearsed
+    merged = run(below, "merge", "-X", "average", "side").stdout
+    assert merged.startswith("model.safetensors: merged"), merged
+
+
+def test_errors_that_name_a_command(below: Repo) -> None:
+    """The path that an error is about is spelled as that of the command in its hint."""
+    contested(below)
+    run(below, "merge", "side", code=1)
+    refused = run(below, "restore", "--worktree", "model.safetensors", code=None).stderr
+    refused += run(below, "add", "model.safetensors", code=1).stderr
+    assert f"{HERE}/model" not in refused and refused.count("error: model.safetensors is in conflict") == 2

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from theta.cli import console, report_files, reports
+from theta.cli import console, report_files, reports, told_paths
 from theta.errors import ExitCode, UsageError
 from theta.git.quoting import visible
 from theta.lazy import Module
@@ -57,11 +57,11 @@ def tell_rehearsed(session: Session, names: Sequence[str], result: MergeResult, 
         return result.code
     console.out(f"merge base: {result.base[:12] if result.base else 'none'}")
     for path, rows in result.rows.items():
-        _table(path, rows)
+        _table(told_paths.here(path), rows)
     for path in result.texts:
-        console.out(f"to be written: {path}")
+        console.out(f"to be written: {told_paths.here(path)}")
     for path in _open(result):
-        console.out(f"CONFLICT: {path}")
+        console.out(f"CONFLICT: {told_paths.here(path)}")
     return result.code
 
 

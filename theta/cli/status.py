@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated
 
 from theta.cli import console, reports, terminal
@@ -60,8 +61,9 @@ def status(
     elif asked.options:
         _rows(session, report, relative=asked.has("--short"))
     else:
-        untracked = [row.path for row in report.rows if row.index == "?"]
-        told_at_length(session, report, _in_columns(session, untracked))
+        seen = _seen(session)
+        untracked = [seen(row.path) for row in report.rows if row.index == "?"]
+        told_at_length(session, report, _in_columns(session, untracked), seen)
     return 0
 
 
@@ -88,17 +90,18 @@ def _show(session: Session, *args: str) -> int:
 
 def _rows(session: Session, report: Report, *, relative: bool) -> None:
     """Print the rows of git status --short or --porcelain: the same letters, order and quotes."""
-    octal = session.repo.setting("core.quotePath")
-    root = os.path.realpath(session.repo.worktree)
-    start = os.path.relpath(os.path.realpath("."), root)
-    short, relative = relative, relative and session.repo.setting("status.relativePaths")
+    octal, short = session.repo.setting("core.quotePath"), relative
+    seen = _seen(session) if relative else str
     palette = console.palette("status")
     for row in report.rows:
-        names = [name for name in (row.old_path, row.path) if name]
-        if relative:
-            names = [os.path.relpath(name, start) + "/" * name.endswith("/") for name in names]
+        names = [seen(name) for name in (row.old_path, row.path) if name]
         text = " -> ".join(quoted(name, blanks=True, octal=octal) for name in names)
         console.out(f"{_letters(row, palette if short else None)} {text}", painted=True)
+
+
+def _seen(session: Session) -> Callable[[str], str]:
+    """Return what spells a path as git's status does: from the current directory, unless that is unwanted."""
+    return session.place if session.repo.setting("status.relativePaths") else str
 
 
 def _in_columns(session: Session, names: list[str]) -> list[str]:

@@ -59,7 +59,8 @@ def track(
         console.warn(_ignored(done.ignored))
     for path in done.plain:
         word = session.word(path)
-        console.note(f"{path} is a plain file in git's index; 'theta add {word}' makes it a checkpoint")
+        here = session.place(path)
+        console.note(f"{here} is a plain file in git's index; 'theta add {word}' makes it a checkpoint")
     return 0
 
 

@@ -75,6 +75,11 @@ def visible_of_git(line: str) -> str:
     return "".join(part if number % 2 else visible(part) for number, part in enumerate(_OF_GIT.split(line)))
 
 
+def from_folder(path: str, folder: str) -> str:
+    """Return ``path`` as a path from ``folder``, both from the root of a worktree; its last slash stays."""
+    return path if folder == "." else os.path.relpath(path, folder) + "/" * path.endswith("/")
+
+
 def quoted(path: str, *, blanks: bool = False, octal: bool = True) -> str:
     """Return ``path``, quoted as a C string if necessary (git's quote.c).
 

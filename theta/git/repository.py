@@ -175,6 +175,10 @@ class Repository:
             )
         return done.text.strip().rpartition("> ")[0] + ">"
 
+    def folder(self, place: str | Path) -> str:
+        """Return the folder ``place`` as a path from the root of the worktree; "." is the root."""
+        return os.path.relpath(os.path.realpath(place), os.path.realpath(self.worktree))
+
     def setting(self, key: str) -> bool:
         """Return a boolean of git's configuration whose default is true."""
         return self.git().run("config", "--type=bool", "--get", key, check=False).text.strip() != "false"

@@ -71,7 +71,9 @@ def _in_index(session: Session, tracked: list[str], side: int) -> dict[str, Want
         stages = session.index.stages.get(path, {})
         one = stages.get(0) or stages.get(side)
         if one is None and stages:
-            raise NotFoundError(f"{path} is in conflict", hint="use --ours, --theirs or 'theta resolve'")
+            raise NotFoundError(
+                f"{session.place(path)} is in conflict", hint="use --ours, --theirs or 'theta resolve'"
+            )
         if one is not None:
             found |= _version(session, path, one.oid, one.mode)
     return found

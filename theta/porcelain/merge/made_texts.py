@@ -175,7 +175,7 @@ def _refuse_own(session: Session, path: str, known: set[str]) -> None:
             return
     word = session.word(path)
     raise WouldOverwriteError(
-        f"the merge would write over {path}, whose content in the worktree is in no version",
+        f"the merge would write over {session.place(path)}, whose content in the worktree is in no version",
         hint=f"'theta add {word}' or a commit keeps it, 'theta restore {word}' drops it; then merge again",
     )
 

@@ -148,7 +148,7 @@ def _refuse_own_file(session: Session, path: str, stages: Stages) -> None:
             return
     word = session.word(path)
     raise WouldOverwriteError(
-        f"{path} in the worktree is neither side of the conflict",
+        f"{session.place(path)} in the worktree is neither side of the conflict",
         hint=f"'theta add {word}' takes it as the result, 'theta restore --ours {word}' drops it",
     )
 

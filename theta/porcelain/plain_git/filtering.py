@@ -230,7 +230,8 @@ class Filter:
             self.warn(f"{path}: {error}")
         except ThetaError as error:
             if not (isinstance(error, MissingObjectsError) and _patches()):
-                self.warn(f"{path}: {error}; run 'theta restore {self.session.word(path)}'")
+                here, word = self.session.place(path), self.session.word(path)
+                self.warn(f"{here}: {error}; run 'theta restore {word}'")
         return [data]
 
     def _checked_manifest(self, text: bytes, path: str) -> bytes:

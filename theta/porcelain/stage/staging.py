@@ -131,7 +131,7 @@ def _refuse_damaged(session: Session, item: Added) -> None:
     if any(loses_tensors(version, item.manifest) for version in versions):
         word = session.word(item.path)
         raise FormatError(
-            f"{item.path} is no checkpoint any more: {item.note}",
+            f"{session.place(item.path)} is no checkpoint any more: {item.note}",
             hint=f"'theta restore {word}' brings it back, 'theta add --force {word}' takes plain bytes",
         )
 

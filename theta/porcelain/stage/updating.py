@@ -79,6 +79,7 @@ def _committed(session: Session, path: str) -> tuple[Checkpoint, Manifest]:
         raise WouldOverwriteError(f"{path} has staged changes", hint="commit them first")
     if worktree.examine(session, path, at_head).state is not worktree.State.SAME:
         raise WouldOverwriteError(
-            f"{path} is not what HEAD has", hint=f"commit it, or run 'theta restore {session.word(path)}'"
+            f"{session.place(path)} is not what HEAD has",
+            hint=f"commit it, or run 'theta restore {session.word(path)}'",
         )
     return entry, session.manifest(at_head)

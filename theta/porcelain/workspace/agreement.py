@@ -53,7 +53,7 @@ def settle(
     sparse_patterns.clear_stores(session.repo)
     missing = worktree.complete(session, progress, exchange) if files else []
     notes += _put_ours(session, progress) if files else []
-    words = ((path, session.word(path)) for path in missing)
+    words = ((session.place(path), session.word(path)) for path in missing)
     notes += [f"{path}: objects are missing; 'theta restore {word}' completes it" for path, word in words]
     if files:
         _notes.drop(session.repo.private / "resync")
@@ -126,7 +126,9 @@ def _put_ours(session: Session, progress: Progress | None) -> list[str]:
         with contextlib.suppress(ManifestError, MissingObjectsError, NewerFormatError):
             worktree.put_back(session, [(path, ours.oid, ours.mode)], progress)
             unsettled.forget_choice(session, path)
-            lines.append(f"{path} is in conflict; its file is ours until 'theta resolve' settles it")
+            lines.append(
+                f"{session.place(path)} is in conflict; its file is ours until 'theta resolve' settles it"
+            )
     return lines
 
 

@@ -92,7 +92,8 @@ def plain_line(session: Session, paths: Sequence[str]) -> str:
         what, wanted = "is stored as plain bytes, not as a checkpoint", session.word(paths[0])
     else:
         what, wanted = "are stored as plain bytes, not as checkpoints", "-u"
-    return f"{first_names(paths)} {what}; to mend: theta add {wanted} && theta commit"
+    named = first_names([session.place(path) for path in paths])
+    return f"{named} {what}; to mend: theta add {wanted} && theta commit"
 
 
 def _track_command(root: Path, paths: Sequence[str], cwd: Path) -> str:

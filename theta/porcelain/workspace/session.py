@@ -31,6 +31,7 @@ from theta.git.attributes import tracked_among, tracked_entries
 from theta.git.backends.index_entries import Entry, Staged
 from theta.git.object_format import is_id
 from theta.git.object_values import Tree, TreePath
+from theta.git.quoting import from_folder
 from theta.git.repository import STORES, Repository
 from theta.lazy import Module
 from theta.porcelain.workspace.checkpoints import EMPTY, Checkpoint, Checkpoints, expect, in_tree
@@ -131,8 +132,16 @@ class Session:
 
     def word(self, path: str) -> str:
         """Return ``path`` (from the root of the worktree) as a word of a command in the current directory."""
-        root = os.path.realpath(self.repo.worktree)
-        return shlex.quote(os.path.relpath(os.path.join(root, path), os.path.realpath(self.cwd)))
+        return shlex.quote(self.place(path))
+
+    def place(self, path: str) -> str:
+        """Return ``path`` (from the root of the worktree) as a path from the current directory."""
+        return from_folder(path, self._folder)
+
+    @cached_property
+    def _folder(self) -> str:
+        """The current directory, from the root of the worktree."""
+        return self.repo.folder(self.cwd)
 
     @cached_property
     def cache(self) -> StatCache:

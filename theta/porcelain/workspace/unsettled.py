@@ -35,26 +35,30 @@ def check(session: Session, path: str, manifest: Manifest, index: Path | None = 
         return ""
     dropped = _dropped(base, ours, theirs, manifest)
     if manifest.same_value(ours) and not _is_chosen(session.repo, path, stages):
-        also = f", without what only theirs changed ({first_names(dropped)})" if dropped else ""
+        here, also = (
+            session.place(path),
+            f", without what only theirs changed ({first_names(dropped)})" if dropped else "",
+        )
         raise RefusedError(
-            f"{path} is in conflict, and its file is all of ours{also}; 'theta resolve' settles it",
+            f"{here} is in conflict, and its file is all of ours{also}; 'theta resolve' settles it",
             hint=f"'theta checkout --ours -- {session.word(path)}' first, if all of theirs is to be dropped",
         )
-    return f"{path} lacks what only theirs changed: {first_names(dropped)}" if dropped else ""
+    return f"{session.place(path)} lacks what only theirs changed: {first_names(dropped)}" if dropped else ""
 
 
 def of_text(session: Session, path: str, text: bytes) -> ThetaError:
     """Return the error of staging the file at ``path``, which holds the manifest ``text``."""
-    said, word = f"{path} holds a manifest in place of the checkpoint", session.word(path)
+    here, word = session.place(path), session.word(path)
+    said = f"{here} holds a manifest in place of the checkpoint"
     if path in session.index:
         return ManifestError(said, hint=f"theta restore {word}")
     if path not in session.index.stages:
         return ManifestError(said, hint=f"'git add {word}' takes it, 'theta restore {word}' then fills it in")
     if has_conflict_markers(text):
         ours = f"'theta restore --ours {word}' brings back the file of ours"
-        return RefusedError(f"{path} is in conflict; 'theta resolve' settles it", hint=ours)
+        return RefusedError(f"{here} is in conflict; 'theta resolve' settles it", hint=ours)
     return RefusedError(
-        f"{path} is in conflict, and holds a manifest; 'theta resolve' settles it",
+        f"{here} is in conflict, and holds a manifest; 'theta resolve' settles it",
         hint=f"'git add {word}' takes the manifest, 'theta restore {word}' then fills it in",
     )
 
