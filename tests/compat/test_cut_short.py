@@ -75,3 +75,18 @@ def test_plain_git_which_cannot_ask_stores_it_with_a_warning(cut: Repo) -> None:
     assert digest(cut) == half
     assert "tracked as plain bytes" in cut.try_git("commit", "-q", "-a", "-m", "half").stderr
     assert_agreement(cut, {MODEL: half})
+
+
+def test_what_git_took_is_told_of_by_each_command_that_tells_of_changes(cut: Repo) -> None:
+    """It was ``1 added, 5 deleted of 6 tensors``, as if the tensors had been deleted on purpose."""
+    told = f"{MODEL}: stored as plain bytes now, not as a checkpoint"
+    cut.git("add", MODEL)
+    for line in (
+        ("status",),
+        ("diff", "--cached"),
+        ("commit", "-m", "half"),
+        ("log", "-1", "--stat"),
+        ("show",),
+    ):
+        shown = cut.theta(*line).stdout
+        assert told in shown or told.removeprefix(f"{MODEL}: ") in shown, (line, shown)

@@ -7,11 +7,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from theta.dtypes import DTYPES
+from theta.lazy import Module
 from theta.units import as_counted
 
 if TYPE_CHECKING:
+    from theta.store.files import file_scan
     from theta.store.files.file_scan import Scan
     from theta.store.format.manifest import Manifest
+else:
+    file_scan = Module("theta.store.files.file_scan")
 
 
 @dataclass(frozen=True)
@@ -65,7 +69,7 @@ class Changes:
     old_path: str = field(default="", kw_only=True)
     """The path that the file had before, if it was renamed."""
     plain: bool = field(default=False, kw_only=True)
-    """The file is there in the new version, but as plain bytes."""
+    """The file is there in the new version, but as plain bytes, in git or as a value of theta's."""
 
     def __bool__(self) -> bool:
         told = self.fault or self.old_path or self.plain
@@ -134,7 +138,16 @@ def compare(old: Version | None, new: Version | None) -> Changes:
         old is not None and new is not None and (old.format, old.skeleton) != (new.format, new.skeleton)
     )
     ordered = tuple(sorted(found, key=lambda change: as_counted(change.name)))
-    return Changes(ordered, container, same, created=old is None, removed=new is None)
+    return Changes(
+        ordered, container, same, created=old is None, removed=new is None, plain=_lost_form(old, new)
+    )
+
+
+def _lost_form(old: Version | None, new: Version | None) -> bool:
+    """Return whether a checkpoint became a file that no reader understands, one that was cut short mostly."""
+    if old is None or new is None or old.format == new.format:
+        return False
+    return file_scan.is_plain(new.format)
 
 
 def _appeared(name: str, value: ValueDigest, gone: dict[str, ValueDigest]) -> Change:

@@ -74,6 +74,11 @@ def scan(
     return parts if isinstance(parts, Scan) else _hashed(source, parts, progress)
 
 
+def is_plain(container: str) -> bool:
+    """Return whether files of this container are one value of bytes: no reader understands them."""
+    return container == opaque.NAME
+
+
 def take_apart(
     source: Source, known: Manifest | None, kept: Skeleton | None, progress: Progress | None = None
 ) -> Parts:
