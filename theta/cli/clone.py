@@ -33,8 +33,10 @@ def clone(
     Filter, hooks and sparse patterns are set up, in submodules that are checked out too. With --lazy the
     checkpoints stay manifests until 'theta restore PATH' asks for them.
     """
+    asked = given.of_git()
+    console.quiet |= asked.has("--quiet")
     start.compile_ahead()
-    result = clones.clone(clones.CloneRequest(given.of_git(), Path.cwd(), lazy), Terminal())
+    result = clones.clone(clones.CloneRequest(asked, Path.cwd(), lazy), Terminal())
     console.hints(result.hints)
     for line in result.notes:
         console.warn(line)

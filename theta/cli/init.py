@@ -27,6 +27,7 @@ def init(given: Given) -> int:
     )
     if code or asked.has("--bare"):
         return code
+    console.quiet |= asked.has("--quiet")
     start.compile_ahead()
     session = Session.here(asked.words[-1] if asked.words else ".")
     installing.ensure(session.repo)

@@ -60,7 +60,7 @@ class GitFailedError(ThetaError):
         lines = [line for line in stderr.strip().splitlines() if line]
         last = lines[-1] if lines else f"git {command} failed with code {code}"
         fatal = (line for line in lines if line.startswith("fatal: "))  # advice may follow it
-        super().__init__(next(fatal, last).removeprefix("fatal: "), hint=hint)
+        super().__init__(next(fatal, last).removeprefix("fatal: ").removeprefix("error: "), hint=hint)
         self.code = code
         self.stderr = stderr
 
