@@ -131,7 +131,7 @@ def test_b6_the_message_about_another_line_is_true(repo: Repo, line: str, said: 
     new_model(repo, "sub/m.bin")
     repo.write("sub/.gitattributes", line + "\n")
     done = repo.theta("track", "*.bin", code=2)
-    refused(done, 2, f"sub/m.bin has {said} from another line")
+    refused(done, 2, f"sub/m.bin has {said} from sub/.gitattributes:1")
     assert not (repo.path / ".gitattributes").exists()
 
 

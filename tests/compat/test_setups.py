@@ -139,7 +139,6 @@ def test_sparse_checkout_disabled_is_set_up_again(tracked: Repo) -> None:
 
 @pytest.mark.parametrize("line", ["*.safetensors filter=lfs diff=lfs -text", "model.* filter=lfs"])
 def test_another_filter_is_refused(untracked: Repo, line: str) -> None:
-    new_model(untracked)
     untracked.write(".gitattributes", f"{line}\n")
     untracked.write("models/.gitattributes", f"{line}\n")
     new_model(untracked, "models/model.safetensors")

@@ -6,7 +6,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
-from theta.cli import console, reports
+from theta.cli import console, reports, untold
 from theta.cli.args import Given
 from theta.cli.common import (
     drive,
@@ -92,10 +92,13 @@ def _tell(session: Session, result: AddResult, as_json: bool) -> int:
     if as_json:
         rows = [_plain(one) for one in result.added]
         body = {"checkpoints": rows, "left_out": result.left_out, "uncovered": result.uncovered}
+        body["to_lfs"] = list(result.to_lfs)
         reports.as_json("add", body)
         return result.code
     report_added(result.added)
     report_uncovered(session, result.uncovered)
+    if result.to_lfs:
+        untold.tell_of_lfs(session, result.to_lfs)
     report_left_out(session, result.left_out, "staged by -u")
     return result.code
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Annotated, Final
 
-from theta.cli import console, reports, terminal
+from theta.cli import console, reports, terminal, untold
 from theta.cli.args import Given
 from theta.cli.common import (
     NO_NOTICE,
@@ -78,3 +78,5 @@ def _report(session: Session, result: CommitResult, *, quiet: bool, as_json: boo
         report_summary(session, result.summary)
     report_left_out(session, result.left_out, "in this commit")
     report_uncovered(session, result.uncovered)
+    if result.to_lfs:
+        untold.tell_of_lfs(session, result.to_lfs)

@@ -1,7 +1,8 @@
-"""New files that look like checkpoints, in a repository where nothing is tracked yet."""
+"""New files that look like checkpoints: where nothing is tracked yet, or for Git LFS."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -10,7 +11,9 @@ from theta.lazy import Module
 
 if TYPE_CHECKING:
     from theta.cli import common
+    from theta.porcelain.setup.claims import Claim
     from theta.porcelain.workspace import coverage
+    from theta.porcelain.workspace.session import Session
 else:
     common = Module("theta.cli.common")
     coverage = Module("theta.porcelain.workspace.coverage")
@@ -28,6 +31,11 @@ def tell(paths: set[str]) -> None:
     found = [path for path in sorted(paths) if _is_binary(top / path)]
     if found and (here := common.session_or_none()) is not None:
         common.report_uncovered(here, coverage.uncovered(here, found))
+
+
+def tell_of_lfs(session: Session, held: Mapping[str, Claim]) -> None:
+    """Warn of new checkpoints that a line of attributes gives to Git LFS."""
+    console.warn(coverage.to_lfs_line(session, held, Path.cwd()))
 
 
 def _is_binary(place: Path) -> bool:

@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 MAX_BYTES: Final = 1024
 """The specification requires that a pointer is shorter than this."""
 
+FILTER: Final = "lfs"
+"""The filter that Git LFS has in attributes."""
+
 _VERSIONS: Final = (
     b"version https://git-lfs.github.com/spec/v1\n",
     b"version https://hawser.github.com/spec/v1\n",

@@ -19,6 +19,7 @@ from theta.errors import ManifestError, MissingObjectsError, ThetaError
 from theta.git import commit_graph, lfs, processes, state_files
 from theta.git.quoting import split_lines
 from theta.git.repository import STORES
+from theta.porcelain.care import lines_of_lfs
 from theta.porcelain.setup import installing
 from theta.porcelain.workspace import abandoned, agreement, coverage, worktree
 from theta.porcelain.workspace.session import Session
@@ -56,7 +57,7 @@ def examine(session: Session) -> list[Complaint]:
     """Return what is wrong; changes nothing."""
     checks = [_versions, _locks, _caches, _folders]
     if not session.repo.is_bare and (installing.is_used(session.repo) or len(session.index)):
-        checks += [_setup, _attributes, _plain_bytes, _files, _stores, _agreement, _space]
+        checks += [_setup, _attributes, _plain_bytes, _to_lfs, _files, _stores, _agreement, _space]
     return [finding for check in checks for finding in _told(check, session)]
 
 
@@ -181,6 +182,17 @@ def _plain_bytes(session: Session) -> Iterator[Complaint]:
                 else f"'theta add {session.word(path)}', then commit it"
             )
             yield Complaint("plain bytes", text, remedy, is_same)
+
+
+def _to_lfs(session: Session) -> Iterator[Complaint]:
+    """Find checkpoints that a line gives to Git LFS, unless it stood there before theta came."""
+    held = {} if session.repo.is_read_only else lines_of_lfs.found(session)
+    for place in dict.fromkeys(claim.place for claim in held.values()):
+        same = {path: claim for path, claim in held.items() if claim.place == place}
+        more = f" and {len(same) - 1} more" if len(same) > 1 else ""
+        text = f"{next(iter(same))}{more} goes to Git LFS by {place}"
+        remedy = f"{coverage.override(session, [*same], session.cwd)}; then 'theta add' and commit"
+        yield Complaint("attributes", text, remedy, False)
 
 
 def _is_as_staged(session: Session, path: str, oid: str) -> bool:

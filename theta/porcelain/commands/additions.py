@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +18,7 @@ from theta.parallel import submit
 from theta.porcelain.commands.dialogue import NOBODY, Dialogue
 from theta.porcelain.drive import running
 from theta.porcelain.drive.running import Driven, Said
+from theta.porcelain.setup.claims import Claim
 from theta.porcelain.stage import adding
 from theta.porcelain.stage.staging import Added
 from theta.porcelain.workspace import coverage
@@ -97,6 +98,7 @@ class AddResult:
         added: the checkpoints.
         left_out: new files of tracked patterns that ``--update`` leaves out.
         uncovered: new files that look like checkpoints and that no pattern covers.
+        to_lfs: such files that a line of attributes gives to Git LFS, with that line.
         said: what git printed, unless it had the terminal.
     """
 
@@ -104,6 +106,7 @@ class AddResult:
     added: Sequence[Added] = ()
     left_out: Sequence[str] = ()
     uncovered: Sequence[str] = ()
+    to_lfs: Mapping[str, Claim] = field(default_factory=dict)
     said: Said = field(default_factory=Said)
 
 
@@ -130,7 +133,8 @@ def add(session: Session, request: AddRequest, dialogue: Dialogue = NOBODY) -> A
             running.unlock(session, done.code)
     left_out = coverage.newcomers(session, session.repo.git(), [":(top)"]) if update else []
     uncovered = coverage.uncovered(session, new)
-    return AddResult(done.code, tuple(added), tuple(left_out), tuple(uncovered), done.said)
+    to_lfs = coverage.to_lfs(session, new)
+    return AddResult(done.code, tuple(added), tuple(left_out), tuple(uncovered), to_lfs, done.said)
 
 
 def update(session: Session, request: UpdateRequest, dialogue: Dialogue = NOBODY) -> AddResult:

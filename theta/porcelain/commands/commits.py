@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
@@ -17,6 +17,7 @@ from theta.porcelain.look import version_changes
 from theta.porcelain.look.version_changes import Summary
 from theta.porcelain.merge import recording
 from theta.porcelain.setup import installing
+from theta.porcelain.setup.claims import Claim
 from theta.porcelain.stage import adding
 from theta.porcelain.stage.staging import Added
 from theta.porcelain.workspace import agreement, coverage
@@ -68,6 +69,7 @@ class CommitResult:
         summary: what the new commit holds; None when none was made.
         left_out: new files of tracked patterns that are not in the commit.
         uncovered: files of the commit that look like checkpoints and that no pattern covers.
+        to_lfs: such files that a line of attributes gives to Git LFS, with that line.
         said: what git printed, unless it had the terminal.
         full: git failed, and no space is left on the disk of the repository.
         notes: warnings of theta.
@@ -78,6 +80,7 @@ class CommitResult:
     summary: Summary | None = None
     left_out: Sequence[str] = ()
     uncovered: Sequence[str] = ()
+    to_lfs: Mapping[str, Claim] = field(default_factory=dict)
     said: Said = field(default_factory=Said)
     full: bool = False
     notes: Sequence[str] = ()
@@ -117,7 +120,8 @@ def _concluded(
     # After 'commit -a' nothing is left: it takes new files too.
     left_out = [] if request.everything else coverage.newcomers(session, session.repo.git(), [":(top)"])
     uncovered = coverage.uncovered(session, summary.new_files)
-    return replace(result, left_out=tuple(left_out), uncovered=tuple(uncovered))
+    to_lfs = coverage.to_lfs(session, summary.new_files)
+    return replace(result, left_out=tuple(left_out), uncovered=tuple(uncovered), to_lfs=to_lfs)
 
 
 def _git(session: Session, request: CommitRequest) -> Git:

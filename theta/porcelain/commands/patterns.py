@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from theta.porcelain.setup import installing
+from theta.porcelain.setup.claims import Claim
+from theta.porcelain.setup.overriding import Overriding
 from theta.porcelain.workspace import tracking
 from theta.porcelain.workspace.session import Session
 from theta.porcelain.workspace.tracking import Pattern
@@ -13,9 +15,13 @@ from theta.porcelain.workspace.tracking import Pattern
 
 @dataclass(frozen=True)
 class TrackRequest:
-    """Patterns of gitattributes, from the directory of the session."""
+    """Patterns of gitattributes, from the directory of the session.
+
+    ``override``: files that other lines claim get a line of theta's after those.
+    """
 
     patterns: Sequence[str]
+    override: bool = False
 
 
 @dataclass(frozen=True)
@@ -27,6 +33,8 @@ class TrackResult:
         unmatched: patterns that match no file yet.
         ignored: files that match, and that ``.gitignore`` excludes.
         plain: tracked files that are committed as plain bytes.
+        claimed: path -> the line of others that holds for a file that matches.
+        over: the lines that were written after those of others.
         hints: lines on what was set up in this clone.
     """
 
@@ -34,6 +42,8 @@ class TrackResult:
     unmatched: Sequence[str]
     ignored: Sequence[str]
     plain: Sequence[str]
+    claimed: Mapping[str, Claim]
+    over: Overriding
     hints: Sequence[str]
 
 
@@ -52,10 +62,11 @@ def listed(session: Session) -> list[Pattern]:
 def track(session: Session, request: TrackRequest) -> TrackResult:
     """Track patterns and set up this clone; raises as :func:`tracking.track`."""
     with session.change():
-        done = tracking.track(session, session.cwd, request.patterns)
+        done = tracking.track(session, session.cwd, request.patterns, override=request.override)
         hints = installing.ensure_durable(session.repo)
     raw = tuple(tracking.raw_files(session))
-    return TrackResult(done.new, done.unmatched, done.ignored, raw, tuple(hints))
+    told = (done.new, done.unmatched, done.ignored, raw, done.claimed, done.over)
+    return TrackResult(*told, tuple(hints))
 
 
 def untrack(session: Session, request: TrackRequest) -> UntrackResult:

@@ -69,8 +69,11 @@ def _hints(session: Session, index: Path) -> list[str]:
     if left := coverage.newcomers(session, session.repo.git(), [":(top)"]):
         here = [os.path.relpath(session.repo.worktree / path, session.cwd) for path in left]
         lines.append(coverage.left_out_line(here, "in this commit"))
-    if new := coverage.uncovered(session, _new_files(session, index)):
-        lines.append(coverage.uncovered_line(session, new, session.cwd))
+    new = _new_files(session, index)
+    if uncovered := coverage.uncovered(session, new):
+        lines.append(coverage.uncovered_line(session, uncovered, session.cwd))
+    if to_lfs := coverage.to_lfs(session, new):
+        lines.append(coverage.to_lfs_line(session, to_lfs, session.cwd))
     return lines
 
 

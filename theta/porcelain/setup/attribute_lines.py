@@ -107,3 +107,9 @@ def with_tracked(lines: Sequence[AttributeLine], pattern: str) -> list[Attribute
         elif rest:
             kept.append(parse(f"{pattern} {' '.join(rest)}"))
     return [*kept, parse(f"{pattern} {' '.join(ATTRIBUTES)}")]
+
+
+def with_last(lines: Sequence[AttributeLine], pattern: str) -> list[AttributeLine]:
+    """Return ``lines`` with a last one that tracks ``pattern``; lines of others stay as they are."""
+    kept = [line for line in lines if not (line.is_tracked and line.pattern == pattern)]
+    return [*kept, parse(f"{pattern} {' '.join(ATTRIBUTES)}")]

@@ -19,6 +19,7 @@ from theta.git.repository import STORES
 from theta.git.run import Git
 from theta.lazy import Module
 from theta.porcelain.merge import recording
+from theta.porcelain.setup import claims
 from theta.porcelain.stage import staging
 from theta.porcelain.stage.staging import Added
 from theta.porcelain.workspace import agreement, coverage, index_closure, worktree
@@ -103,10 +104,11 @@ def _refuse_other_filters(session: Session, filters: dict[str, str]) -> None:
         return
     for entry in session.repo.read_index():
         if entry.path in others and is_manifest(session.repo, entry.oid):
+            claim = claims.held(session.repo, session.scratch(), [entry.path])[entry.path]
+            mend = coverage.override(session, [entry.path], session.cwd)
             raise UsageError(
-                f"{entry.path} is a checkpoint, and another line of the attributes gives it"
-                f" filter={filters[entry.path]}",
-                hint="remove that line, or run 'theta untrack' first",
+                f"{entry.path} is a checkpoint, and has {claim}",
+                hint=f"to keep it one: {mend}; or remove that line, or run 'theta untrack' first",
             )
 
 

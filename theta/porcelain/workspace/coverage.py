@@ -1,6 +1,7 @@
 """Files that a commit misses: new files of tracked patterns, and checkpoints that no pattern covers.
 
-And tracked files that a git without theta's filter committed as plain bytes.
+And checkpoints that another line gives to Git LFS, and tracked
+files that a git without theta's filter committed as plain bytes.
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -18,6 +19,8 @@ from theta.git.attributes import filter_of, only_tracked
 from theta.git.repository import STORES, Repository
 from theta.git.run import Git
 from theta.lazy import Module
+from theta.porcelain.setup import claims, installing
+from theta.porcelain.setup.claims import Claim
 from theta.porcelain.workspace.checkpoints import is_manifest
 from theta.porcelain.workspace.session import Session
 from theta.store.files.file_source import FileSource
@@ -57,7 +60,7 @@ def left_out_line(paths: Sequence[str], where: str) -> str:
 def uncovered(session: Session, paths: Iterable[str]) -> list[str]:
     """Return those of ``paths`` (from the root) that are large or checkpoints and have no filter."""
     root = session.repo.worktree
-    found = [path for path in paths if not path.startswith(STORES + "/") and _needs_tracking(root / path)]
+    found = [path for path in paths if not path.startswith(STORES + "/") and needs_tracking(root / path)]
     return [
         path for path, value in filter_of(session.repo, found).items() if value in ("unspecified", "unset")
     ]
@@ -70,6 +73,41 @@ def uncovered_line(session: Session, paths: Sequence[str], cwd: Path) -> str:
     them = "it" if one else "them"
     command = _track_command(session.repo.worktree, paths, cwd)
     return f"{first_names(paths)} {what}, and no tracked pattern covers {them}; to track {them}: {command}"
+
+
+def to_lfs(session: Session, paths: Iterable[str]) -> dict[str, Claim]:
+    """Return path -> the line that gives it to Git LFS, for new files that are large or checkpoints.
+
+    A line that gave other files to Git LFS before is meant to do so; in a repository that has nothing to do
+    with theta, all are.
+    """
+    values = filter_of(session.repo, paths)
+    root = session.repo.worktree
+    new = [path for path, value in values.items() if value == lfs.FILTER and needs_tracking(root / path)]
+    if not new or not installing.is_used(session.repo):
+        return {}
+    older = {entry.path: entry.oid for entry in session.repo.entries() if entry.path not in values}
+    given = [path for path, value in filter_of(session.repo, older).items() if value == lfs.FILTER]
+    held = claims.held(session.repo, session.scratch(), [*new, *given])
+    meant = {held[path].place for path in given if is_pointer(session.repo, older[path])}
+    return {path: held[path] for path in new if held[path].place not in meant}
+
+
+def to_lfs_line(session: Session, held: Mapping[str, Claim], cwd: Path) -> str:
+    """Return one line about the files of :func:`to_lfs`, with the command that gives them to theta."""
+    command = override(session, list(held), cwd)
+    wanted = " ".join(map(session.word, held)) if len(held) <= _NAMED else "."
+    verb, them = ("goes", "it") if len(held) == 1 else ("go", "them")
+    place = next(iter(held.values())).place
+    return (
+        f"{first_names([*held])} {verb} to Git LFS by {place};"
+        f" to give {them} to theta: {command} && theta add {wanted}"
+    )
+
+
+def override(session: Session, paths: Sequence[str], cwd: Path) -> str:
+    """Return the command that gives ``paths`` to theta where other lines claim them."""
+    return _track_command(session.repo.worktree, paths, cwd, "track --override")
 
 
 def plain(session: Session) -> list[str]:
@@ -96,13 +134,13 @@ def plain_line(session: Session, paths: Sequence[str]) -> str:
     return f"{named} {what}; to mend: theta add {wanted} && theta commit"
 
 
-def _track_command(root: Path, paths: Sequence[str], cwd: Path) -> str:
+def _track_command(root: Path, paths: Sequence[str], cwd: Path, verb: str = "track") -> str:
     """Return the ``theta track`` command for the suffixes of ``paths``, in a directory above all of them."""
     here = os.path.relpath(os.path.realpath(cwd), os.path.realpath(root))
     inside = here == "." or all(path.startswith(here + "/") for path in paths)
     patterns = dict.fromkeys(_pattern(path) for path in paths)
     start = "" if inside else f"-C {shlex.quote(os.path.relpath(root, cwd))} "
-    return f"theta {start}track {' '.join(shlex.quote(pattern) for pattern in patterns)}"
+    return f"theta {start}{verb} {' '.join(shlex.quote(pattern) for pattern in patterns)}"
 
 
 def _pattern(path: str) -> str:
@@ -115,7 +153,8 @@ def _is_file(place: Path) -> bool:
     return place.is_file() and not place.is_symlink()
 
 
-def _needs_tracking(place: Path) -> bool:
+def needs_tracking(place: Path) -> bool:
+    """Return whether the file at ``place`` is large or a checkpoint."""
     try:
         if not _is_file(place):
             return False

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -12,9 +12,10 @@ from typing import Final
 from theta import _fs
 from theta.errors import NotFoundError, ThetaError, UsageError
 from theta.git import lfs
-from theta.git.attributes import ASK, filter_of, only_tracked
+from theta.git.attributes import only_tracked
 from theta.git.repository import STORES
-from theta.porcelain.setup import attribute_lines, installing
+from theta.porcelain.setup import attribute_lines, attribute_probe, claims, installing, overriding
+from theta.porcelain.setup.claims import Claim
 from theta.porcelain.workspace import index_closure
 from theta.porcelain.workspace.session import Session
 
@@ -35,11 +36,21 @@ class Pattern:
 
 @dataclass(frozen=True)
 class Tracked:
-    """The result of :func:`track`: new patterns, patterns that match no file, and ignored files."""
+    """The result of :func:`track`.
+
+    Attributes:
+        new: patterns that were not tracked before.
+        unmatched: patterns that match no file.
+        ignored: files that match, and that ``.gitignore`` excludes.
+        claimed: path -> the line of others that holds for a file that matches.
+        over: the lines that were written after those of others.
+    """
 
     new: tuple[str, ...]
     unmatched: tuple[str, ...]
     ignored: tuple[str, ...]
+    claimed: Mapping[str, Claim]
+    over: overriding.Overriding
 
 
 def folder_of(session: Session, cwd: Path) -> str:
@@ -61,10 +72,11 @@ def listed(session: Session) -> list[Pattern]:
     return found
 
 
-def track(session: Session, cwd: Path, wanted: Sequence[str]) -> Tracked:
+def track(session: Session, cwd: Path, wanted: Sequence[str], *, override: bool = False) -> Tracked:
     """Add patterns to the ``.gitattributes`` of ``cwd``, stage it, and set up this clone.
 
-    Raises :class:`UsageError` if another filter takes precedence over theta's, or if a file is a Git LFS
+    Files that other lines claim are left to them, or with ``override`` get a line of theta's after those.
+    Raises :class:`UsageError` if other lines claim all files of a pattern, or if a file is a Git LFS
     pointer; then nothing is changed.
     """
     folder = folder_of(session, cwd)
@@ -75,18 +87,26 @@ def track(session: Session, cwd: Path, wanted: Sequence[str]) -> Tracked:
     new = [pattern for pattern in dict.fromkeys(spelled) if pattern not in known]
     for pattern in new:
         lines = attribute_lines.with_tracked(lines, pattern)
-    with _unless_refused(place, session.repo.worktree / NAME):
+    with ExitStack() as refusals:
+        refusals.enter_context(_unless_refused(place, session.repo.worktree / NAME))
         if new:
             attribute_lines.write(place, lines)
         installing.ensure_attributes(session.repo)
         matched, ignored = _matches(session, folder, spelled)
-        everything = sorted({path for paths in matched for path in paths})
-        _refuse_other_filters(session, everything)
-        _refuse_pointers(session, everything)
+        paths = sorted({path for row in matched for path in row})
+        held = claims.held(session.repo, session.scratch(), paths)
+        over = overriding.wanted(folder, spelled, matched, held) if override else {}
+        if over:
+            refusals.enter_context(_unless_refused(*(overriding.place(session.repo, at) for at in over)))
+            overriding.write(session.repo, over)
+            held = claims.held(session.repo, session.scratch(), paths)
+        _refuse_idle(held, wanted, matched)
+        _refuse_pointers(session, [path for path in paths if path not in held or not held[path].is_filter])
     installing.ensure(session.repo)
-    session.repo.git().run("add", "--", NAME, os.path.join(folder, NAME))
+    shared = [os.path.join(where, NAME) for where in over if where != claims.LOCAL]
+    session.repo.git().run("add", "--", NAME, os.path.join(folder, NAME), *shared)
     unmatched = [attribute_lines.shown(p) for p, paths in zip(spelled, matched, strict=True) if not paths]
-    return Tracked(tuple(map(attribute_lines.shown, new)), tuple(unmatched), tuple(ignored))
+    return Tracked(tuple(map(attribute_lines.shown, new)), tuple(unmatched), tuple(ignored), held, over)
 
 
 def _spelled(place: Path, wanted: str) -> str:
@@ -126,52 +146,27 @@ def _unless_refused(*files: Path) -> Iterator[None]:
 
 
 def _matches(session: Session, folder: str, spelled: Sequence[str]) -> tuple[list[list[str]], list[str]]:
-    """Return the files that each pattern of ``folder`` matches, and the ignored files among all matches.
-
-    git does the matching: each pattern sets a different attribute.
-    """
+    """Return the files that each pattern of ``folder`` matches, and the ignored files among all matches."""
     git = session.repo.git()
     below = [f":(top,literal){folder}"] if folder else [":(top)"]
     files = dict.fromkeys(git.lines("ls-files", "-z", "-c", "-o", "--exclude-standard", "--", *below))
     ignored = git.lines("ls-files", "-z", "-o", "-i", "--exclude-standard", "--", *below)
     paths = [path for path in [*files, *ignored] if not path.startswith((STORES + "/", ".git/"))]
-    probe = session.scratch() / _fs.own_temporary("patterns")
-    rows = [f"{_from_root(folder, pattern)} probe-{n}" for n, pattern in enumerate(spelled)]
-    _fs.write_atomic(probe, ("\n".join(rows) + "\n").encode("utf-8", "surrogateescape"), durable=False)
-    try:
-        found = _probed(session, probe, paths, len(rows))
-    finally:
-        _fs.remove(probe)
+    patterns = [attribute_probe.from_root(folder, pattern) for pattern in spelled]
+    found = attribute_probe.matches(session.repo, session.scratch(), patterns, paths)
     left_out = set(ignored)
     matched = [[path for path in row if path not in left_out] for row in found]
     return matched, sorted({path for row in found for path in row} & left_out)
 
 
-def _probed(session: Session, probe: Path, paths: Sequence[str], count: int) -> list[list[str]]:
-    wanted = "".join(path + "\0" for path in paths).encode("utf-8", "surrogateescape")
-    names = [f"probe-{n}" for n in range(count)]
-    command = ["-c", f"core.attributesFile={probe}", *ASK, *names]
-    fields = session.repo.git().lines(*command, stdin=wanted) if paths else []
-    found: dict[str, list[str]] = {name: [] for name in names}
-    for path, name, value in zip(fields[0::3], fields[1::3], fields[2::3], strict=True):
-        if value == "set":
-            found[name].append(path)
-    return list(found.values())
-
-
-def _from_root(folder: str, pattern: str) -> str:
-    if not folder:
-        return pattern
-    return f"{attribute_lines.literal(folder)}/{'' if '/' in pattern else '**/'}{pattern}"
-
-
-def _refuse_other_filters(session: Session, paths: Sequence[str]) -> None:
-    for path, value in filter_of(session.repo, paths).items():
-        if value != "theta":
-            said = {"unset": "-filter", "unspecified": "!filter"}.get(value, f"filter={value}")
+def _refuse_idle(held: Mapping[str, Claim], wanted: Sequence[str], matched: Sequence[Sequence[str]]) -> None:
+    """Raise :class:`UsageError` if other lines claim every file that one of the patterns matches."""
+    for pattern, paths in zip(wanted, matched, strict=True):
+        if paths and all(path in held and held[path].is_filter for path in paths):
+            more = f" (and {len(paths) - 1} more)" if len(paths) > 1 else ""
             raise UsageError(
-                f"{path} has {said} from another line of the attributes",
-                hint="remove that line first ('git check-attr -a PATH' shows what holds)",
+                f"{paths[0]} has {held[paths[0]]}{more}",
+                hint=f"to give it to theta: {claims.mend([pattern])}",
             )
 
 
