@@ -7,8 +7,9 @@ in theta and is reported as one.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from enum import IntEnum
+from heapq import nlargest
 from typing import ClassVar, Final
 
 
@@ -55,6 +56,9 @@ MALFORMED: Final = (
 """The errors of taking a parsed document of a stranger apart; ``int`` of JSON's 1e999 is an OverflowError."""
 
 
+_LOOKED_AT: Final = 200
+
+
 class ThetaError(Exception):
     """An error that the user can solve, with one line, a hint and an exit code.
 
@@ -67,6 +71,8 @@ class ThetaError(Exception):
         super().__init__(message)
         self.hint = hint
         self.details = tuple(details)
+        for line in filter(None, (*self.details, hint)):
+            self.add_note(f"hint: {line}")  # below the traceback of a program
 
     def concern(self, what: str) -> None:
         """Prefix the message with ``what``, the subject of the error, unless it has it already."""
@@ -253,9 +259,28 @@ def in_short(error: BaseException) -> str:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """Return ``did you mean X?`` for the most similar one of ``known``; "" if none is similar."""
+    """Return ``did you mean X?`` for the most similar one of ``known``; "" if none is similar.
+
+    Of more than 200 only those are looked at closely that begin and end most like ``word``.
+    """
     from difflib import get_close_matches
 
+    word = word.lower()
     by_lower = {one.lower(): one for one in known}
-    close = get_close_matches(word.lower(), by_lower, 1, 0.6)
+    likely = nlargest(_LOOKED_AT, by_lower, lambda one: _common(one, word) + _common(one[::-1], word[::-1]))
+    close = get_close_matches(word, likely, 1, 0.6)
     return f"did you mean {by_lower[close[0]]}?" if close else ""
+
+
+def _common(one: str, other: str) -> int:
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((at for at, (left, right) in pairs if left != right), min(len(one), len(other)))
+
+
+def no_tensor(name: str, known: Collection[str], otherwise: str = "") -> NotFoundError:
+    """Return the error of a tensor or glob that is none of the names ``known``.
+
+    The hint is the most similar one, else ``otherwise``, else the first of them.
+    """
+    some = f"it has {len(known)}, such as {next(iter(known))}" if known else ""
+    return NotFoundError(f"there is no tensor {name}", hint=did_you_mean(name, known) or otherwise or some)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from theta.api import destinations
 from theta.api.closing import Closing
 from theta.api.lazy_tensor import Access, LazyTensor
-from theta.errors import FormatError, NoSuchTensorError
+from theta.errors import FormatError, NoSuchTensorError, did_you_mean
 from theta.formats.layout import Tensor, View
 from theta.formats.torch import torch_zip
 from theta.formats.values import seen
@@ -55,10 +55,23 @@ class Checkpoint(Closing, Mapping[str, LazyTensor]):  # to programs; workspace's
 
     def __getitem__(self, name: str) -> LazyTensor:
         """Return tensor ``name``; raises :class:`theta.errors.NoSuchTensorError`, a ``KeyError``."""
+        found: LazyTensor | None = self.get(name)
+        if found is None:
+            near = did_you_mean(name, self._model.values)
+            raise NoSuchTensorError(
+                f"{self._label} has no tensor {name}", hint=near or "list(checkpoint) names them"
+            )
+        return found
+
+    def get(self, name: str, default: Any = None, /) -> Any:
+        """Return tensor ``name``; ``default`` when there is none."""
         value = self._model.values.get(name)
         if value is None or value.place is None:
-            raise NoSuchTensorError(f"{self._label} has no tensor {name}", hint="list(checkpoint) names them")
+            return default
         return LazyTensor(name, value.place, self._access)
+
+    def __contains__(self, name: object) -> bool:
+        return isinstance(name, str) and self.get(name) is not None
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._model.values)

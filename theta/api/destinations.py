@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 from theta import dtypes
 from theta._numpy import np
-from theta.errors import FormatError, NoSuchTensorError, UsageError
+from theta.errors import FormatError, NoSuchTensorError, UsageError, did_you_mean
 from theta.formats.layout import clip
 from theta.lazy import imported
 
@@ -68,7 +68,10 @@ def planned(
         if not fnmatchcase(name, names):
             continue
         if name not in tensors:
-            raise NoSuchTensorError(f"{label} has no tensor {clip(name)}", hint="repo[NAME] names them")
+            near = did_you_mean(name, tensors)
+            raise NoSuchTensorError(
+                f"{label} has no tensor {clip(name)}", hint=near or "repo[NAME] names them"
+            )
         if name in found:
             raise UsageError(f"out names {clip(name)} twice")
         found[name] = _checked(name, tensors[name], destination(name, value))

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 
-from theta.errors import NotFoundError
+from theta.errors import NotFoundError, no_tensor
 from theta.git.object_values import Author
 from theta.git.quoting import split_lines
 from theta.porcelain.workspace.session import Session
@@ -63,7 +63,9 @@ def blame(session: Session, request: BlameRequest) -> list[LastChange]:
         raise NotFoundError(f"there is no checkpoint {request.path} in {where}")
     wanted = {line.name: line.digest for line in manifest.lines if _fits(line.name, request.tensor)}
     if not wanted:
-        raise NotFoundError(f"{request.path} has no tensor {request.tensor}")
+        error = no_tensor(request.tensor, manifest.by_name)
+        error.concern(request.path)
+        raise error
     found = {
         origin.name: origin for origin in _origins(session, tip, _Asked(request.path, wanted), manifest.store)
     }

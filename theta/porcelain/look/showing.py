@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from theta.errors import NotFoundError, UsageError, concerning
+from theta.errors import NotFoundError, UsageError, concerning, no_tensor
 from theta.git import object_values
 from theta.git.object_values import TreePath, differing
 from theta.git.quoting import split_lines
@@ -174,7 +174,9 @@ def _model(session: Session, name: _Name) -> ShownCheckpoint | ShownTensor | Non
         return None
     if name.tensor:
         holders = (manifest for manifest in shards.values() if name.tensor in manifest.by_name)
-        return _tensor(session, next(holders, next(iter(shards.values()))), name.tensor)
+        if (holder := next(holders, None)) is None:
+            raise no_tensor(name.tensor, [line.name for line in lines])
+        return _tensor(session, holder, name.tensor)
     size = sum(line.nbytes for line in lines)
     return ShownCheckpoint(name.path, f"{len(shards)} files", tuple(lines), size)
 
@@ -182,7 +184,7 @@ def _model(session: Session, name: _Name) -> ShownCheckpoint | ShownTensor | Non
 def _tensor(session: Session, manifest: Manifest, name: str) -> ShownTensor:
     line = manifest.by_name.get(name)
     if line is None:
-        raise NotFoundError(f"there is no tensor {name}")
+        raise no_tensor(name, manifest.by_name)
     session.objects.expect({line.tree: line.nbytes})
     record = record_of(session.objects, line)
     stored = sum(len(session.objects.chunk(oid)) for oid in record.files.values())
@@ -203,9 +205,10 @@ def codecs(session: Session, text: str) -> list[Description]:
         found = [
             item for manifest in manifests for item in describing.describe(session, manifest, name.tensor)
         ]
-    if not found and (name.tensor or not manifests):
-        what = f"tensor {name.tensor}" if manifests else f"checkpoint {name.path}"
-        raise NotFoundError(f"there is no {what}")
+    if not manifests:
+        raise NotFoundError(f"there is no checkpoint {name.path}")
+    if not found and name.tensor:
+        raise no_tensor(name.tensor, [line.name for one in manifests for line in one.lines])
     return found
 
 

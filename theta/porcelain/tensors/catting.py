@@ -10,7 +10,7 @@ from typing import Any, Final
 from theta import _fs
 from theta._numpy import np
 from theta.dtypes import numpy_dtype
-from theta.errors import FormatError, NotFoundError, UsageError
+from theta.errors import FormatError, UsageError, no_tensor
 from theta.formats import npy
 from theta.formats.values import Value
 from theta.porcelain.tensors import converting, sources
@@ -30,9 +30,8 @@ def opened(name: str, cwd: Path) -> Iterator[Value]:
     whole = sources.Named(named.revision, named.path)
     with sources.opened(whole, cwd, named.glob) as model:
         if named.glob not in model.values:
-            raise NotFoundError(
-                f"there is no tensor {named.glob}", hint=f"theta show {name.partition('#')[0]}"
-            )
+            lists = "" if named.revision is None else f"theta show {name.removesuffix('#' + named.glob)}"
+            raise no_tensor(named.glob, model.values, lists)
         yield model.values[named.glob]
 
 

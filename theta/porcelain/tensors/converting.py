@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from theta import _fs, _room
-from theta.errors import FormatError, NotFoundError, UsageError, WouldOverwriteError
+from theta.errors import FormatError, NotFoundError, UsageError, WouldOverwriteError, no_tensor
 from theta.formats import safetensors, sharded, writers
 from theta.formats.derived import arguments, derive
 from theta.formats.layout import Source, TensorSpec, clip
@@ -52,7 +52,7 @@ class Model:
         """Return the tensors whose names match ``glob``; raises :class:`NotFoundError` if none does."""
         kept = {name: value for name, value in self.values.items() if fnmatchcase(name, glob)}
         if not kept:
-            raise NotFoundError(f"no tensor is named {glob}", hint="'theta show REV:PATH' lists the names")
+            raise no_tensor(glob, self.values)
         return replace(self, values=kept)
 
 

@@ -142,7 +142,7 @@ def of_file(path: Path, stack: contextlib.ExitStack) -> Model:
     elif shards := _shards_of(path):
         model = _joined(shards, {}, open_shard)
     else:
-        raise NotFoundError(f"{path.name}: no such file")
+        raise NotFoundError(f"{path.name}: no such file", hint="a committed checkpoint is named REV:PATH")
     return replace(model, verify=verify)
 
 
