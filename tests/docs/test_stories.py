@@ -26,7 +26,6 @@ IN_CONFLICT: Final = {"theta merge --dry-run side --html merge.html": 1}
 @pytest.mark.parametrize(
     "begin",
     [
-        pytest.param(tracked, marks=pytest.mark.page("adapters", "console")),
         pytest.param(tracked, marks=pytest.mark.page("reviews", "console")),
         pytest.param(tracked, marks=pytest.mark.page("recovering", "console")),
         pytest.param(with_history, marks=pytest.mark.page("checking", "console")),
@@ -35,6 +34,12 @@ IN_CONFLICT: Final = {"theta merge --dry-run side --html merge.html": 1}
 )
 def test_every_command_runs(begin: Callable[[Path], Repo], tmp_path: Path, page_blocks: list[Block]) -> None:
     run_all(begin(tmp_path / "repo"), page_blocks, codes=IN_CONFLICT)
+
+
+@pytest.mark.page("adapters", "console")
+def test_how_an_adapter_is_stored_is_shown(tmp_path: Path, page_blocks: list[Block]) -> None:
+    said = run_all(tracked(tmp_path / "repo"), page_blocks)
+    assert "lowrank" in said[f"theta show --codecs HEAD:{MODEL}"]
 
 
 @pytest.mark.page("tutorial", "console")

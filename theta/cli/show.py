@@ -62,7 +62,11 @@ def show(
         str | None, typer.Option("--tensor", metavar="GLOB", help="On the page: only tensors matching GLOB.")
     ] = None,
 ) -> int:
-    """Show a commit, a checkpoint (REV:PATH) or a tensor (REV:PATH#TENSOR) (git show's options apply)."""
+    """Show a commit, a checkpoint (REV:PATH) or a tensor (REV:PATH#TENSOR) (git show's options apply).
+
+    A checkpoint is shown with the names, dtypes, shapes and sizes of its tensors.
+    --codecs tells how each is stored.
+    """
     session = open_session(worktree=False)
     asked = given.of_git()
     if html is not None or md:
