@@ -84,7 +84,7 @@ def test_a_tensor_that_is_not_there_is_a_key_error(opened: theta.Repository) -> 
     checkpoint = opened[f"main:{MODEL}"]
     with pytest.raises(KeyError):
         checkpoint["nope"]
-    with pytest.raises(NoSuchTensorError, match=f"^main:{MODEL} has no tensor nope$"):
+    with pytest.raises(NoSuchTensorError, match=f"^main:{MODEL} has no tensor nope\nhint: list"):
         checkpoint["nope"]
     assert "nope" not in checkpoint
     assert checkpoint.get("nope") is None

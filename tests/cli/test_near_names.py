@@ -1,7 +1,8 @@
-"""Names of tensors that are not there: the most similar one is told, in all commands and in Python."""
+"""Names of tensors that are not there: hints have the most similar one, in all commands and in Python."""
 
 from __future__ import annotations
 
+import json
 import time
 import traceback
 
@@ -9,7 +10,7 @@ import pytest
 
 import theta
 from tests.cli.checks import refused
-from tests.support import Repo, make_model, random_tensors
+from tests.support import Repo, make_model, mutate, random_tensors
 from theta.errors import NoSuchTensorError, NotFoundError, did_you_mean
 
 NAMES = [f"layers.{number}.mlp.weight" for number in range(12)]
@@ -53,7 +54,7 @@ def test_a_typo(repo: Repo, line: tuple[str, ...]) -> None:
 
 
 def test_the_hint_leads_to_the_names(repo: Repo) -> None:
-    """Of a name like no other the hint is a command that lists the names, or one of them."""
+    """The hint for a name like no other is a command that lists the names, or one of them."""
     done = repo.theta("cat", "HEAD:m.safetensors#QQQQ", code=None)
     refused(done, 13, "QQQQ")
     command = done.stderr.splitlines()[1].removeprefix("hint: theta ").split()
@@ -83,3 +84,50 @@ def test_twenty_thousand_names_are_quick_to_search() -> None:
     found = did_you_mean(names[12_345].replace("proj", "porj"), names)
     assert found == f"did you mean {names[12_345]}?"
     assert time.process_time() - began < 2
+
+
+GLOBBED = [(), ("--stats",), ("--json",), ("--md",)]
+
+
+@pytest.fixture(scope="module")
+def changed(repo: Repo) -> Repo:
+    """The first layer of the checkpoint is changed in a second commit."""
+    mutate(repo.path / "m.safetensors", NAMES[0], lambda value: value * 2)
+    repo.theta("add", "m.safetensors")
+    repo.theta("commit", "-m", "two")
+    return repo
+
+
+@pytest.mark.parametrize("form", GLOBBED, ids=str)
+def test_a_glob_of_no_tensor(changed: Repo, form: tuple[str, ...]) -> None:
+    done = changed.theta("diff", "HEAD~", "HEAD", *form, "--tensor", "layers.3.mpl*", code=None)
+    refused(done, 13, "layers.3.mpl*")
+    assert f"hint: did you mean {NEAR}?" in done.stderr
+
+
+@pytest.mark.parametrize("form", GLOBBED[:2], ids=str)
+def test_a_glob_of_tensors_that_did_not_change(changed: Repo, form: tuple[str, ...]) -> None:
+    done = changed.theta("diff", "HEAD~", "HEAD", *form, "--exit-code", "--tensor", "layers.3*")
+    assert done.stdout + done.stderr == "no changed tensor is called layers.3*\n"
+    assert (
+        json.loads(changed.theta("diff", "--json", "HEAD~", "--tensor", "layers.3*").stdout)["theta.diff/v1"]
+        == []
+    )
+
+
+def test_a_glob_of_a_changed_tensor(changed: Repo) -> None:
+    done = changed.theta("diff", "HEAD~", "HEAD", "--exit-code", "--tensor", "layers.0*", code=1)
+    assert NAMES[0] in done.stdout and "no changed" not in done.stdout + done.stderr
+
+
+def test_a_page_of_no_tensor(repo: Repo) -> None:
+    refused(repo.theta("show", "HEAD:m.safetensors", "--md", "--tensor", "x*", code=None), 13, "x*")
+
+
+def test_a_glob_in_python(repo: Repo) -> None:
+    """A glob of :meth:`matching` may match nothing; one that is loaded may not."""
+    with theta.open(repo.path) as opened:
+        with pytest.raises(NoSuchTensorError, match=r"layers\.3\.mpl\*") as raised:
+            opened.load("HEAD", "m.safetensors", "layers.3.mpl*")
+        assert raised.value.hint == f"did you mean {NEAR}?"
+        assert opened["HEAD:m.safetensors"].matching("x*") == {}

@@ -118,6 +118,10 @@ class Checkpoint(Closing, Mapping[str, LazyTensor]):  # to programs; workspace's
             return out
         self.fetch(names)
         matching = self.matching(names)
+        if not matching and names != "*":
+            raise NoSuchTensorError(
+                f"no tensor of {self._label} is called {names}", hint=did_you_mean(names, self._model.values)
+            )
         return {
             name: tensor.torch() if framework == "torch" else tensor.numpy()
             for name, tensor in matching.items()

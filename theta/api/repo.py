@@ -164,7 +164,7 @@ class Repository(Closing):  # the name that programs import; git.repository.Repo
 
         Raises:
             theta.errors.NotFoundError: there is no such revision or checkpoint.
-            theta.errors.NoSuchTensorError: an array of ``out`` is not in the checkpoint.
+            theta.errors.NoSuchTensorError: an array of ``out`` is not there, or no tensor matches.
             theta.errors.FormatError: a dtype or a shape of ``out`` differs, or the object is not plain data.
         """
         label = f"{revision}:{path}"

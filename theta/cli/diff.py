@@ -131,14 +131,15 @@ def _diff(session: Session, asked: Arguments, form: Form, revisions: list[str], 
     for item in result.checkpoints:
         rows = stats_rows.of_checkpoint(item, request) if form.stats else None
         with terminal.progress("comparing") as progress:
-            watch = rows.add if rows is not None else None
-            table = comparison.tensors(session, request, item, progress, watch)
+            table = comparison.tensors(session, request, item, progress, rows.add if rows else None)
         if rows is not None:
             rows.begin()
             tables.measured(table)
         else:
             tables.changes(table)
     untold = in_conflict.tell(session, request) if torn else []
+    if form.tensor is not None and not (result.checkpoints or untold):
+        console.note(f"no changed tensor is called {form.tensor}")
     code = int(asked.has("--exit-code") and bool(result.checkpoints or untold))
     hidden = (f":(exclude,top,literal){path}" for path in (*result.known, *untold))
     return _by_git(session, *asked.flags, *revisions, *files, *hidden) or code

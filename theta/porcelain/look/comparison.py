@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Final
 
+from theta.errors import no_tensor
 from theta.lazy import Module
 from theta.porcelain.look import diffing
 from theta.porcelain.look.diffing import Compared, Numbers, Sides
@@ -98,15 +99,31 @@ class TensorChanges:
 
 
 def diff(session: Session, request: DiffRequest, progress: Progress | None = None) -> DiffResult:
-    """Compare the checkpoints of two sides by digest; :func:`tensors` gives the details of one."""
+    """Compare the checkpoints of two sides by digest; :func:`tensors` gives the details of one.
+
+    With a glob, those are left out of which no changed tensor matches it.  Raises :class:`NotFoundError` if
+    no tensor does, changed or not: that is a slip, as it is in a rule of a merge.
+    """
     pair = request.sides
     session.expect_trees(filter(None, (pair.old, pair.new)))
     known = {*diffing.on_side(session, pair.old), *diffing.on_side(session, pair.new or "")}
     wanted = _below(known, [session.from_root(path) for path in request.paths]) if request.paths else None
     found = diffing.compare(session, pair, wanted, progress)
+    if request.tensors is not None:
+        found = [item for item in found if any(map(request.wants, item.changes.tensors))]
+        if not found:
+            _check_glob(session, request.sides, request.tensors)
     if request.numbers:
         diffing.expect(session, found, request.tensors)
     return DiffResult(tuple(found), frozenset(known))
+
+
+def _check_glob(session: Session, pair: Sides, glob: str) -> None:
+    """Raise :class:`NotFoundError` if checkpoints are there, and no tensor of one is called ``glob``."""
+    both = (diffing.on_side(session, pair.old), diffing.on_side(session, pair.new or ""))
+    names = {line.name: None for side in both for one in side.manifests.values() for line in one.lines}
+    if names and not session.index.conflicts and not any(fnmatchcase(name, glob) for name in names):
+        raise no_tensor(glob, names)
 
 
 def _below(names: set[str], roots: Sequence[str]) -> set[str]:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from fnmatch import fnmatchcase
 from typing import Final
 
-from theta.errors import NotFoundError
+from theta.errors import NotFoundError, no_tensor
 from theta.porcelain.look import diffing, showing
 from theta.porcelain.look.describing import Description
 from theta.porcelain.look.diffing import Sides
@@ -51,7 +51,10 @@ def _commit(session: Session, name: str) -> str:
 
 def of_checkpoint(session: Session, name: str, glob: str | None) -> PageData:
     """Return the data of a page on how the tensors of ``REV:PATH`` that match ``glob`` are stored."""
-    found = [one for one in showing.codecs(session, name) if fnmatchcase(one.line.name, glob or "*")]
+    whole = showing.codecs(session, name)
+    found = [one for one in whole if fnmatchcase(one.line.name, glob or "*")]
+    if glob is not None and not found:
+        raise no_tensor(glob, [one.line.name for one in whole])
     return PageData("show", name, (), (_section(name, found),))
 
 
