@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Final
 from theta.cli import console, terminal
 from theta.errors import ThetaError
 from theta.lazy import Module
-from theta.units import human
 
 if TYPE_CHECKING:
     from theta.git import in_progress
@@ -112,8 +111,6 @@ def _warn(notes: Iterable[str]) -> None:
 
 def report_added(added: Sequence[Added]) -> None:
     """Print warnings, and one line for each checkpoint that was staged."""
-    from theta.store.changes import counted
-
     for item in added:
         if item.note:
             console.warn(f"{item.path}: {item.note}; tracked as plain bytes")
@@ -121,12 +118,8 @@ def report_added(added: Sequence[Added]) -> None:
             console.warn(item.warning)
         if item.newcomer:
             console.note(f"{item.path}: new file of a tracked pattern, included")
-        if item.new:
-            count, size = len(item.new), human(item.stat.st_size)
-            console.note(
-                f"{item.path}: {count} of {counted(len(item.manifest.lines), 'tensor')} new, "
-                f"{human(item.stored)} stored ({size} in the file)"
-            )
+        if item.new or item.changed:
+            console.note(f"{item.path}: {item.summary()}")
 
 
 def report_left_out(session: Session, paths: Sequence[str], where: str) -> None:

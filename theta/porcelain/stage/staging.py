@@ -18,9 +18,11 @@ from theta.porcelain.workspace.index_closure import complete, following, store_n
 from theta.porcelain.workspace.session import Session
 from theta.progress import Progress, begin
 from theta.store import closure
+from theta.store.changes import counted
 from theta.store.files.file_source import FileSource
 from theta.store.format.manifest import Manifest
 from theta.store.odb.packs import PackWriter
+from theta.units import human
 
 if TYPE_CHECKING:
     from theta.engine import spreading
@@ -49,6 +51,7 @@ class Added:
         stored: bytes that were written to the pack.
         warning: a warning for the user, or "".
         newcomer: no pathspec names the file; a tracked pattern matches it.
+        changed: the index had another version, or none.
     """
 
     path: str
@@ -61,6 +64,15 @@ class Added:
     stored: int = 0
     warning: str = ""
     newcomer: bool = False
+    changed: bool = False
+
+    def summary(self) -> str:
+        """Return in words what is new; a file of plain bytes has no tensors."""
+        size = human(self.stat.st_size)
+        if self.manifest.format == opaque.NAME:
+            return f"{'' if self.note else 'no reader knows this file, '}stored as plain bytes ({size})"
+        new = f"{len(self.new)} of {counted(len(self.manifest.lines), 'tensor')} new"
+        return f"{new}, {human(self.stored)} stored ({size} in the file)"
 
 
 def add_files(
@@ -108,7 +120,7 @@ def _store(
         in_conflict = not kept and path in staged.stages
         dropped = unsettled.check(session, path, stored.manifest) if in_conflict else ""
         source.verify_unchanged()
-        oid = pack.blob(stored.manifest.data, text=True)
+        before_oid, oid = oid, pack.blob(stored.manifest.data, text=True)
         closure.store_tree(pack, stored.manifest)  # git commit would write each folder as a loose object
         session.cache.remember(path, source.identity, oid)
         return Added(
@@ -121,6 +133,7 @@ def _store(
             mode,
             pack.size - size + stored.elsewhere,
             dropped,
+            changed=oid != before_oid,
         )
 
 

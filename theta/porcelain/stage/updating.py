@@ -65,7 +65,9 @@ def update_model(
                 info = worktree.fill(session, path, manifest, oid, mode, progress)
                 change.index.put(Staged(path, oid, mode, stat=info))
                 new, warned = tuple(shard.new), "" if added else warning
-                added.append(Added(path, manifest, oid, new, "", info, mode, shard.stored, warned))
+                added.append(
+                    Added(path, manifest, oid, new, "", info, mode, shard.stored, warned, changed=True)
+                )
     session.cache.save()
     return added
 
