@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Final
@@ -112,18 +112,18 @@ def diff(session: Session, request: DiffRequest, progress: Progress | None = Non
     if request.tensors is not None:
         found = [item for item in found if any(map(request.wants, item.changes.tensors))]
         if not found:
-            _check_glob(session, request.sides, request.tensors)
+            both = (diffing.on_side(session, pair.old), diffing.on_side(session, pair.new or ""))
+            lines = (line for side in both for one in side.manifests.values() for line in one.lines)
+            check_glob([] if session.index.conflicts else [line.name for line in lines], request.tensors)
     if request.numbers:
         diffing.expect(session, found, request.tensors)
     return DiffResult(tuple(found), frozenset(known))
 
 
-def _check_glob(session: Session, pair: Sides, glob: str) -> None:
-    """Raise :class:`NotFoundError` if checkpoints are there, and no tensor of one is called ``glob``."""
-    both = (diffing.on_side(session, pair.old), diffing.on_side(session, pair.new or ""))
-    names = {line.name: None for side in both for one in side.manifests.values() for line in one.lines}
-    if names and not session.index.conflicts and not any(fnmatchcase(name, glob) for name in names):
-        raise no_tensor(glob, names)
+def check_glob(names: Collection[str], glob: str) -> None:
+    """Raise :class:`NotFoundError` if there are ``names`` of tensors, and none that ``glob`` matches."""
+    if names and not any(fnmatchcase(name, glob) for name in names):
+        raise no_tensor(glob, [*dict.fromkeys(names)])
 
 
 def _below(names: set[str], roots: Sequence[str]) -> set[str]:

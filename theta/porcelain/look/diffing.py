@@ -155,7 +155,7 @@ def _with_worktree(session: Session, old: Checkpoints, progress: Progress | None
     found = [_with_model(session, group, old, progress) for group in groups]
     models = [item for item in found if item is not None]
     taken = {path for item in models for path in item.paths}
-    files = [_with_file(session, path, old[path].oid, progress) for path in old if path not in taken]
+    files = [with_file(session, path, old[path].oid, progress) for path in old if path not in taken]
     return sorted([*models, *(item for item in files if item is not None)], key=lambda item: item.path)
 
 
@@ -181,7 +181,8 @@ def _with_model(
     return Compared(group.name, item, _oids(old, group.name, item), tuple(kept), places)
 
 
-def _with_file(session: Session, path: str, old: str, progress: Progress | None) -> Compared | None:
+def with_file(session: Session, path: str, old: str, progress: Progress | None) -> Compared | None:
+    """Compare manifest ``old`` with the file at ``path`` of the worktree; None when it is the same."""
     found = worktree.examine(session, path, old, progress)
     if found.state is State.MISSING:
         gone = changes.compare(changes.of_manifest(session.manifest(old)), None)
