@@ -262,9 +262,8 @@ def test_a_hook_that_refuses_the_commit_leaves_the_merge(repo: Repo) -> None:
         (MergeRequest(["b"], TensorOptions(["ours", "base"])), UsageError, "only one strategy"),
         (MergeRequest(["b"], TensorOptions(rules=["heads*=ours"])), UsageError, "matches no tensor"),
         (MergeRequest(["b"], TensorOptions(["fisher"], statistics=["b:x"])), UsageError, "2 sides"),
-        (MergeRequest(["main"], AVERAGE), UsageError, "cannot be carried out"),
     ],
-    ids=["revision", "nothing", "strategies", "rule", "statistics", "part"],
+    ids=["revision", "nothing", "strategies", "rule", "statistics"],
 )
 def test_what_cannot_be_done_is_an_error(
     repo: Repo, request_: MergeRequest, error: type[ThetaError], words: str
@@ -273,6 +272,20 @@ def test_what_cannot_be_done_is_an_error(
     with pytest.raises(error, match=words):
         merging.merge(Session.here(repo.path), request_)
     assert (repo.git("status", "--porcelain"), head(repo)) == before
+
+
+def test_what_head_has_is_up_to_date_whatever_settles_tensors(repo: Repo) -> None:
+    before = head(repo)
+    assert merging.is_done(Session.here(repo.path), MergeRequest(["main"], AVERAGE))
+    assert not merging.is_done(Session.here(repo.path), MergeRequest(["main", "b"], AVERAGE))
+    for dry_run in (False, True):
+        result = merging.merge(Session.here(repo.path), MergeRequest(["main"], AVERAGE, dry_run=dry_run))
+        assert (result.ending, result.code, result.said.out) == (
+            Ending.UP_TO_DATE,
+            0,
+            (merging.UP_TO_DATE,),
+        )
+    assert head(repo) == before
 
 
 class Script(Nobody):

@@ -68,7 +68,12 @@ def asked(
 
 
 def best(session: Session, request: MergeRequest, found: SearchRequest, terminal: Terminal) -> MergeRequest:
-    """Return ``request`` with the parameters that score best; each candidate is shown as it is scored."""
+    """Return ``request`` with the parameters that score best; each candidate is shown as it is scored.
+
+    None is where HEAD has all of what is to be merged.
+    """
+    if merging.is_done(session, request, terminal):
+        return request
     score = scoring.by_command(found.objective)
     new, done = merging.search(session, request, found, score, terminal, _row)
     winner = done.best

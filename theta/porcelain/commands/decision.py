@@ -163,6 +163,7 @@ class MergePlan:
         base: the commit to compare with; None means the merge base.
         no_commit: stop before the commit.
         ours: HEAD, unless another branch has all of it and it is no parent of the merge.
+        is_done: HEAD has all of the commits to merge.
     """
 
     tensors: TensorOptions
@@ -173,6 +174,7 @@ class MergePlan:
     base: str | None
     no_commit: bool
     ours: list[str] = field(default_factory=list)
+    is_done: bool = False
 
     @property
     def everything(self) -> bool:
@@ -240,16 +242,15 @@ def refuse(given: str, why: str) -> None:
 def refuse_parts(options: TensorOptions, parts: Sequence[str], *, everything: bool) -> None:
     """Refuse ``options`` that cannot be carried out since HEAD, or another branch, has all of ``parts``.
 
-    ``everything``: nothing else is merged.  A recipe and statistics name their models one by one; the
-    other options hold for whatever there is to merge.
+    A recipe asks for a result of all its models, which HEAD need not be.  Statistics name the sides one
+    by one, of what there is to merge.  ``everything``: there is nothing; the merge is up to date, as in
+    git, whatever options say how it would go.
     """
     label = options.recipe.label if options.recipe else ""
-    one_by_one = label or ("--statistics" if options.statistics else "")
-    asked = one_by_one or (options.only_ours() if everything else "")
-    if parts and asked:
+    if parts and (label or (options.statistics and not everything)):
         raise UsageError(
-            f"{asked} cannot be carried out: a merge joins branches, and all of {' and '.join(parts)} is "
-            "part of HEAD already, or of another branch of this merge",
+            f"{label or '--statistics'} cannot be carried out: a merge joins branches, and all of "
+            f"{' and '.join(parts)} is part of HEAD already, or of another branch of this merge",
             hint="'theta branch NAME COMMIT' starts a branch at the older commit; commit there what to merge",
         )
 

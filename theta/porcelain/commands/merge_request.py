@@ -262,6 +262,7 @@ class MergeResult:
         base: the commit that was compared with; of a rehearsal.
         rows: path -> what would become of each tensor; of a rehearsal.
         texts: the files of text, such as a configuration, that it would write; of a rehearsal.
+        forward: the commit that HEAD would be fast-forwarded to; of a rehearsal.
     """
 
     ending: Ending
@@ -278,3 +279,4 @@ class MergeResult:
     base: str | None = None
     rows: Mapping[str, Sequence[RehearsedTensor]] = field(default_factory=dict)
     texts: Sequence[str] = ()
+    forward: str = ""

@@ -35,6 +35,7 @@ from theta.porcelain.workspace import agreement
 from theta.porcelain.workspace.session import Session
 
 _SEARCHED: Final = "name it: -X ties --search ..."
+UP_TO_DATE: Final = "Already up to date."
 _OF_GIT: Final = ("ort", "recursive", "resolve", "octopus")
 
 
@@ -68,7 +69,7 @@ def _merge(session: Session, plan: MergePlan, dialogue: Dialogue) -> MergeResult
         recording.begin(session)
     plan = _reduced(session, plan)
     if not plan.heads:
-        dialogue.heard(said := Said(("Already up to date.",)))
+        dialogue.heard(said := Said((UP_TO_DATE,)))
         return MergeResult(Ending.UP_TO_DATE, 0, head, head, said=said)
     _expect_versions(session, plan)
     checked = overwrites.options(session, ["merge", *plan.heads])
@@ -101,6 +102,8 @@ def search(
     if file := request.tensors.recipe:
         raise UsageError(f"a search is for the parameters of a strategy, not of {file.label}", hint=_SEARCHED)
     plan = _reduced(session, decision.plan(session, request, dialogue))
+    if plan.is_done:
+        raise UsageError(f"nothing to search for: HEAD has all of {' and '.join(request.revisions)}")
     recipe = plan.decision.how.asked()
     if recipe.default is None or recipe.default.name in SIDES:
         raise UsageError("a search is for the parameters of a strategy", hint=_SEARCHED)
@@ -176,7 +179,11 @@ def _reduced(session: Session, found: MergePlan) -> MergePlan:
     heads = joined if len(names) > 1 or head not in kept or found.everything else found.heads[:1]
     apart = head not in kept and len(heads) > 1 and not found.stays
     return replace(
-        found, names=[names[commit] for commit in heads], heads=heads, ours=[] if apart else found.ours
+        found,
+        names=[names[commit] for commit in heads],
+        heads=heads,
+        ours=[] if apart else found.ours,
+        is_done=not joined,
     )
 
 
@@ -250,12 +257,41 @@ def _rehearse(session: Session, plan: MergePlan) -> MergeResult:
     """Tell what a merge would do to each tensor, and what it would store."""
     ours = session.repo.resolve("HEAD")
     base = plan.base or octopus_base(session.repo, [ours, *plan.heads])
+    if plan.is_done:
+        return MergeResult(Ending.UP_TO_DATE, 0, ours, ours, said=Said((UP_TO_DATE,)), base=base)
     with dry_run.rehearsal(session) as apart:
         joined = octopus.join(apart, [ours, *plan.heads], plan.decision.how, plan.base)
     found = undecided(joined, plan.decision.how.asked())
     code, merged = int(bool(found.unmerged)), joined.merged
     texts = sorted(merged.texts)
-    return MergeResult(Ending.REHEARSED, code, ours, ours, found, base=base, rows=merged.rows, texts=texts)
+    return MergeResult(
+        Ending.REHEARSED,
+        code,
+        ours,
+        ours,
+        found,
+        base=base,
+        rows=merged.rows,
+        texts=texts,
+        forward=plan.heads[0] if _forwards(session, plan) else "",
+    )
+
+
+def _forwards(session: Session, plan: MergePlan) -> bool:
+    """Return whether git would fast-forward instead of a merge."""
+    config = session.repo.config
+    never = plan.git.has("--no-ff", "--squash") or plan.everything or plan.stays
+    if never or len(plan.heads) > 1 or not plan.ours:
+        return False
+    given = plan.git.has("--ff", "--ff-only")
+    wanted = given or (config.get("merge.ff") or "").lower() not in ("false", "no", "off", "0")
+    return wanted and merge_bases(session.repo, plan.ours[0], plan.heads[0]) == [plan.ours[0]]
+
+
+def is_done(session: Session, request: MergeRequest, dialogue: Dialogue = NOBODY) -> bool:
+    """Return whether HEAD has all of what ``request`` names; raises as :func:`merge` does."""
+    recipe = request.tensors.recipe
+    return recipe is None and _reduced(session, decision.plan(session, request, dialogue)).is_done
 
 
 def again(session: Session, revision: str, dialogue: Dialogue = NOBODY) -> Replayed:
