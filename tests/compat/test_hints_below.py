@@ -135,6 +135,17 @@ def test_the_headings_of_conflicts(below: Repo) -> None:
     assert merged.startswith("model.safetensors: merged"), merged
 
 
+@pytest.mark.parametrize("words", [("-m", "x"), ("--interactive",), ("--json", "-m", "x")])
+def test_a_commit_in_a_conflict_tells_the_way_of_theta(below: Repo, words: tuple[str, ...]) -> None:
+    contested(below)
+    run(below, "merge", "side", code=1)
+    told = run(below, "commit", *words, code=None)
+    way = "hint: 'theta resolve' settles the checkpoints in conflict; then 'theta merge --continue'"
+    assert told.returncode and way in told.stderr, told
+    run(below, "resolve", "-X", "ours")
+    run(below, "merge", "--continue")
+
+
 def test_errors_that_name_a_command(below: Repo) -> None:
     """The path that an error is about is spelled as that of the command in its hint."""
     contested(below)

@@ -14,6 +14,7 @@ from theta.cli.common import (
     report_summary,
     report_uncovered,
     say_full_disk,
+    stopped,
     told,
 )
 from theta.cli.passing import Passing
@@ -57,12 +58,12 @@ def commit(
     if names & _TELLS:
         return session.repo.git().in_directory(session.cwd).show(*NO_NOTICE, "commit", *asked.given)
     if not asked.known or names & _STAGES:
-        return told(running.whole(session, "commit", *asked.given, shown=terminal.progress))
+        return stopped(session, told(running.whole(session, "commit", *asked.given, shown=terminal.progress)))
     result = commits.commit(session, commits.CommitRequest(asked), Terminal())
     if result.full:
         say_full_disk()
     _report(session, result, quiet=asked.has("--quiet"), as_json=as_json)
-    return result.code
+    return stopped(session, result.code)
 
 
 def _report(session: Session, result: CommitResult, *, quiet: bool, as_json: bool) -> None:
