@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
-from theta.cli import console, told_paths
+from theta.cli import console
 from theta.git.state_files import MERGE_HEAD
 from theta.lazy import Module
 from theta.units import shape_text
@@ -28,7 +28,7 @@ def show(path: str, conflicts: Sequence[Conflict], numbers: Figures | None = Non
     """Print a table of the tensors of ``path`` in conflict, with their ``numbers`` if there are any."""
     from rich.table import Table
 
-    title = f"{told_paths.here(path)}: {len(conflicts)} in conflict"
+    title = f"{console.here(path)}: {len(conflicts)} in conflict"
     table = Table(title=screen.markup(title), box=None, title_justify="left", pad_edge=False)
     for name in ("tensor", "what both sides did", "shape", "dtype", *(_NUMBERS if numbers else ())):
         table.add_column(name, no_wrap=name in _NUMBERS)
@@ -62,7 +62,7 @@ def left(settlement: Settlement) -> None:
         show(path, conflicts)
         _reasons(conflicts, asked)
     for path in settlement.unmerged:
-        console.out(f"CONFLICT: {told_paths.here(path)}")
+        console.out(f"CONFLICT: {console.here(path)}")
     open_tensors = [conflict for conflicts in settlement.conflicts.values() for conflict in conflicts]
     steps = [f"for checkpoints run {_resolve(open_tensors, asked)}"] if settlement.conflicts else []
     if set(settlement.unmerged) - set(settlement.conflicts):
@@ -100,7 +100,7 @@ def in_the_way(staged: Sequence[str]) -> None:
     """Say as git does that ``staged`` files would become part of a merge."""
     console.err("error: Your local changes to the following files would be overwritten by merge:")
     for path in staged:
-        console.err(f"\t{told_paths.here(path)}")
+        console.err(f"\t{console.here(path)}")
     console.err("hint: commit them, or put them aside with 'theta stash'; nothing was merged")
 
 
@@ -116,7 +116,7 @@ def refused(settlement: Settlement) -> None:
         show(path, conflicts)
         _reasons(conflicts, settlement.asked)
     for path in settlement.unmerged:
-        console.out(f"CONFLICT: {told_paths.here(path)}")
+        console.out(f"CONFLICT: {console.here(path)}")
     console.err("hint: nothing was changed; choose with -X or --rule, or merge the branches one at a time")
 
 

@@ -23,6 +23,7 @@ paged = False
 """Whether the user's pager gets the output."""
 repository: Repository | None = None
 """The repository whose settings of colours hold."""
+_line_is_up = False
 
 
 def out(*lines: str, painted: bool = False) -> None:
@@ -31,6 +32,11 @@ def out(*lines: str, painted: bool = False) -> None:
     with writing():
         for line in lines or ("",):
             sys.stdout.write((visible_of_git if painted else visible_line)(line) + "\n")
+
+
+def here(path: str) -> str:
+    """Return ``path`` (from the root of the worktree) as a path from the current directory."""
+    return path if repository is None else repository.here(path)
 
 
 def palette(kind: str = "ui") -> Palette:
@@ -101,8 +107,7 @@ def err(*lines: str) -> None:
         flush()
     stream = sys.stdout if paged and sys.stderr.isatty() else sys.stderr
     try:
-        for line in lines:
-            stream.write(visible_line(line) + "\n")
+        stream.writelines(visible_line(line) + "\n" for line in lines)
         stream.flush()
     except OSError:
         silence(stream)
@@ -123,9 +128,6 @@ def warn(text: str) -> None:
 def ask(question: str) -> str:
     """Read a line from the keyboard."""
     return input(visible(question))
-
-
-_line_is_up = False
 
 
 def write_line(text: str) -> None:

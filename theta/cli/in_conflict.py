@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
-from theta.cli import conflicts, console, told_paths
+from theta.cli import conflicts, console
 from theta.cli.common import stopped
 from theta.merging import measures
 from theta.merging.states import Conflict
@@ -23,7 +23,7 @@ def tell(session: Session, request: DiffRequest) -> list[str]:
         if kept := [row for row in left if request.wants(row)]:
             conflicts.show(path, kept, partial(_numbers, session.objects) if request.numbers else None)
         elif not left:
-            console.out(f"{told_paths.here(path)}: no tensor in conflict")
+            console.out(f"{console.here(path)}: no tensor in conflict")
     if found:
         stopped(session, 1)
     return sorted(found)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from theta.cli import console, report_files, reports, told_paths
+from theta.cli import console, report_files, reports
 from theta.errors import ExitCode, UsageError
 from theta.git.quoting import visible
 from theta.lazy import Module
@@ -65,11 +65,11 @@ def tell_rehearsed(session: Session, names: Sequence[str], result: MergeResult, 
     if result.forward:
         console.out(f"would fast-forward to {result.forward[:12]}: no merge, no commit of its own")
     for path, rows in result.rows.items():
-        _table(told_paths.here(path), rows)
+        _table(console.here(path), rows)
     for path in result.texts:
-        console.out(f"to be written: {told_paths.here(path)}")
+        console.out(f"to be written: {console.here(path)}")
     for path in _open(result):
-        console.out(f"CONFLICT: {told_paths.here(path)}")
+        console.out(f"CONFLICT: {console.here(path)}")
     return result.code
 
 

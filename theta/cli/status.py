@@ -19,15 +19,18 @@ from theta.porcelain.look.history import HIDE
 if TYPE_CHECKING:
     import typer
 
+    from theta.git import lfs
     from theta.git.display.colours import Palette
     from theta.git.options import Arguments
     from theta.porcelain.drive import running
     from theta.porcelain.look import overview as state
     from theta.porcelain.look.overview import Report, Row
-    from theta.porcelain.workspace import agreement
+    from theta.porcelain.workspace import agreement, coverage
     from theta.porcelain.workspace.session import Session
 else:
     agreement = Module("theta.porcelain.workspace.agreement")
+    coverage = Module("theta.porcelain.workspace.coverage")
+    lfs = Module("theta.git.lfs")
     running = Module("theta.porcelain.drive.running")
     state = Module("theta.porcelain.look.overview")
     typer = Module("typer")
@@ -63,7 +66,8 @@ def status(
     else:
         seen = _seen(session)
         untracked = [seen(row.path) for row in report.rows if row.index == "?"]
-        told_at_length(session, report, _in_columns(session, untracked), seen)
+        told_at_length(report, _in_columns(session, untracked), seen)
+        _remarks(session, report)
     return 0
 
 
@@ -97,6 +101,20 @@ def _rows(session: Session, report: Report, *, relative: bool) -> None:
         names = [seen(name) for name in (row.old_path, row.path) if name]
         text = " -> ".join(quoted(name, blanks=True, octal=octal) for name in names)
         console.out(f"{_letters(row, palette if short else None)} {text}", painted=True)
+
+
+def _remarks(session: Session, report: Report) -> None:
+    for path in report.unfilled:
+        here, word = session.place(path), session.word(path)
+        console.out(f"{here} is still a manifest; 'theta restore {word}' writes the checkpoint")
+    for path in report.pointers:
+        console.out(f"{session.place(path)} is a Git LFS pointer, not the file itself; {lfs.FETCH}")
+    if report.plain:
+        console.out(coverage.plain_line(session, report.plain))
+    if not report.head_agrees:
+        console.out("HEAD lacks stored tensors of its checkpoints; 'theta fsck --mend' rebuilds them")
+    if not report.rows:
+        console.out("nothing to commit, working tree clean")
 
 
 def _seen(session: Session) -> Callable[[str], str]:

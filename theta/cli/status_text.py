@@ -5,18 +5,15 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
-from theta.cli import console, status_head
+from theta.cli import console
 from theta.lazy import Module
 
 if TYPE_CHECKING:
-    from theta.git import lfs
     from theta.porcelain.look.overview import Report, Row
-    from theta.porcelain.workspace import coverage
-    from theta.porcelain.workspace.session import Session
+    from theta.store import changes
     from theta.store.changes import Changes
 else:
-    coverage = Module("theta.porcelain.workspace.coverage")
-    lfs = Module("theta.git.lfs")
+    changes = Module("theta.store.changes")
 
 _TENSORS: Final = 20
 """Tensors in conflict that are listed of one checkpoint."""
@@ -39,14 +36,12 @@ _STAGED: Final = {
 }
 
 
-def told_at_length(
-    session: Session, report: Report, untracked: Sequence[str], seen: Callable[[str], str]
-) -> None:
+def told_at_length(report: Report, untracked: Sequence[str], seen: Callable[[str], str]) -> None:
     """Print the state in sections, as git does; ``untracked`` are the lines of that section.
 
     ``seen`` spells paths, which are from the root of the worktree.
     """
-    status_head.branch(report)
+    _branch(report)
     rows = report.rows
     unmerged = [row for row in rows if row.unmerged]
     normal = [row for row in rows if not row.unmerged and row.index not in "?!"]
@@ -81,9 +76,6 @@ def told_at_length(
         untracked,
         "untracked",
     )
-    _remarks(session, report)
-    if not rows:
-        console.out("nothing to commit, working tree clean")
 
 
 def _unmerged(row: Row, report: Report, path: str) -> list[str]:
@@ -99,6 +91,32 @@ def _unmerged(row: Row, report: Report, path: str) -> list[str]:
     more = [f"  ... and {len(found) - _TENSORS} more"] if len(found) > _TENSORS else []
     rows = [f"  {conflict.name}: {kind(conflict)}" for conflict in found[:_TENSORS]]
     return [f"{words + ':':<17}{path}  ({len(found)} in conflict)", *rows, *more]
+
+
+def _branch(report: Report) -> None:
+    head = report.branch.get("branch.head", "")
+    palette = console.palette("status")
+    named = palette.paint("header", "On branch ") + palette.paint("branch", head)
+    detached = head == "(detached)"
+    console.out(palette.paint("nobranch", "HEAD detached") if detached else named, painted=True)
+    if report.branch.get("branch.oid") == "(initial)":
+        console.out("", "No commits yet", "")
+    if "branch.ab" in report.branch:
+        ahead, behind = (int(part[1:]) for part in report.branch["branch.ab"].split())
+        upstream = report.branch.get("branch.upstream", "")
+        console.out(*_upstream(upstream, ahead, behind))
+
+
+def _upstream(name: str, ahead: int, behind: int) -> list[str]:
+    """Return in git's words, line by line, how the branch compares with its upstream."""
+    if ahead and behind:
+        numbers = f"and have {ahead} and {behind} different commits each, respectively."
+        return [f"Your branch and '{name}' have diverged,", numbers]
+    if ahead:
+        return [f"Your branch is ahead of '{name}' by {changes.counted(ahead, 'commit')}."]
+    if behind:
+        return [f"Your branch is behind '{name}' by {changes.counted(behind, 'commit')}."]
+    return [f"Your branch is up to date with '{name}'."]
 
 
 def _line(word: str, row: Row, details: dict[str, Changes], seen: Callable[[str], str]) -> str:
@@ -117,15 +135,3 @@ def _section(title: str, hint: str, lines: Sequence[str], slot: str) -> None:
         palette = console.palette("status")
         console.out(*(palette.paint("header", line) for line in (f"{title}:", f"  ({hint})")), painted=True)
         console.out(*("\t" + palette.paint(slot, line) for line in lines), "", painted=True)
-
-
-def _remarks(session: Session, report: Report) -> None:
-    for path in report.unfilled:
-        here, word = session.place(path), session.word(path)
-        console.out(f"{here} is still a manifest; 'theta restore {word}' writes the checkpoint")
-    for path in report.pointers:
-        console.out(f"{session.place(path)} is a Git LFS pointer, not the file itself; {lfs.FETCH}")
-    if report.plain:
-        console.out(coverage.plain_line(session, report.plain))
-    if not report.head_agrees:
-        console.out("HEAD lacks stored tensors of its checkpoints; 'theta fsck --mend' rebuilds them")

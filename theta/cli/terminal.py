@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
-from theta.cli import console, told_paths
+from theta.cli import console
 from theta.lazy import Module
 
 if TYPE_CHECKING:
@@ -97,12 +97,12 @@ def heard(said: Said) -> None:
 def _report(item: SettledFile) -> None:
     """Print one line for a checkpoint that was settled."""
     if item.tensors is None:
-        console.note(f"{told_paths.here(item.path)}: removed")
+        console.note(f"{console.here(item.path)}: removed")
         return
     decided = {name: by for name, by in item.decided.items() if name != result_file.CONTAINER}
     how = ", ".join(sorted(set(decided.values())))
     tail = f", {len(decided)} of them by {how}" if decided else ""
-    console.note(f"{told_paths.here(item.path)}: merged {item.tensors} tensors{tail}")
+    console.note(f"{console.here(item.path)}: merged {item.tensors} tensors{tail}")
 
 
 @contextlib.contextmanager

@@ -28,6 +28,7 @@ from theta.git.backends.index_entries import Entry
 from theta.git.object_format import BLOB, COMMIT, TREE, ObjectFormat
 from theta.git.object_values import DAMAGED, MODE_TREE, Blob, Commit, Tree, TreeEntry, TreePath, tree_bytes
 from theta.git.partial import Promised
+from theta.git.quoting import from_folder
 from theta.git.run import DEFER, Git, GitFailedError
 
 if TYPE_CHECKING:
@@ -178,6 +179,10 @@ class Repository:
     def folder(self, place: str | Path) -> str:
         """Return the folder ``place`` as a path from the root of the worktree; "." is the root."""
         return os.path.relpath(os.path.realpath(place), os.path.realpath(self.worktree))
+
+    def here(self, path: str) -> str:
+        """Return ``path`` (from the root of the worktree) as a path from the directory of the process."""
+        return path if self.is_bare else from_folder(path, self.folder("."))
 
     def setting(self, key: str) -> bool:
         """Return a boolean of git's configuration whose default is true."""
