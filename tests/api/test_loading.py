@@ -77,7 +77,8 @@ def test_names_choose_what_is_read(opened: theta.Repository) -> None:
     assert sorted(opened.load("run", "m.safetensors", "a.*")) == ["a.bias", "a.weight"]
     found = opened.load("run", "sub/optimizer.pt", "*.exp_avg")
     assert same(found, {f"state.{n}.exp_avg": optimizer()["state"][n]["exp_avg"] for n in (0, 1)})
-    assert opened.load("run", "m.safetensors", "nothing") == {}
+    with pytest.raises(theta.errors.NoSuchTensorError, match="nothing"):
+        opened.load("run", "m.safetensors", "nothing")
 
 
 def test_arrays_are_filled_in_place(opened: theta.Repository) -> None:
