@@ -286,6 +286,18 @@ def test_a_manifest_of_nothing_staged_is_taken_by_the_commands_that_are_named(tr
     assert digest(tracked, "copy.safetensors") == digest(tracked)
 
 
+@pytest.mark.parametrize("way", ["merge", "pull --rebase", "cherry-pick", "am", "stash pop"])
+def test_status_begins_with_the_lines_of_git(tracked: Repo, way: str) -> None:
+    """They tell where the operation is, and what continues, skips and aborts it."""
+    prepare(tracked, way)
+    run_either(tracked, "theta", *WAYS[way])
+    git = tracked.git("-c", "core.sparseCheckout=false", "status")
+    head = git.partition("Unmerged paths:")[0].partition("Changes to be")[0]
+    told = tracked.theta("status").stdout
+    assert head.replace('"git ', '"theta ').split() == told.partition("Unmerged paths:")[0].split()
+    assert "--abort" in told or way == "stash pop"
+
+
 @pytest.mark.parametrize("program", ["theta", "git"])
 def test_diff_tells_what_is_in_conflict(tracked: Repo, program: str) -> None:
     prepare(tracked, "merge")

@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+import shlex
+from typing import TYPE_CHECKING, Annotated, Final
 
 from theta.cli import before, console, reports
 from theta.cli.args import Given
 from theta.cli.common import drive, open_session
 from theta.cli.passing import Passing
+from theta.errors import UsageError
 from theta.lazy import Module
+from theta.porcelain.commands import merge_request
 from theta.porcelain.look import version_changes
 
 if TYPE_CHECKING:
     import typer
+
+    from theta.git.options import Arguments
 else:
     typer = Module("typer")
 
 app = Passing(("--json",))
+
+_SIDES: Final = ("ours", "theirs")
 
 
 @app.command
@@ -32,6 +39,7 @@ def pull(
 def _pull(given: Given) -> int:
     session = open_session()
     asked = given.of_git()
+    _refuse_strategies(asked)
     old = session.repo.head()
     told = not asked.known or any(map(asked.has, ("--quiet", "--stat", "-n", "--no-stat", "--verbose")))
     if not told:
@@ -42,3 +50,16 @@ def _pull(given: Given) -> int:
         for line in version_changes.moved(session.again(), old, new):
             console.note(line)
     return code
+
+
+def _refuse_strategies(asked: Arguments) -> None:
+    """Refuse a strategy for tensors before anything is fetched: git merges, which does not know it."""
+    if asked.has("--strategy"):  # all -X are its
+        return
+    given = (option.value for option in asked.options if option.name == "--strategy-option")
+    for name in (one for one in given if one and one not in _SIDES and not merge_request.is_gits(one)):
+        words = " ".join(map(shlex.quote, asked.words))
+        fetch, what = f"theta fetch {words}".rstrip(), " FETCH_HEAD" if words else ""
+        then = "rebase" if asked.has("--rebase") else "merge"
+        told = f"pull has no strategy {name} for tensors: git merges what it fetched"
+        raise UsageError(told, hint=f"{fetch} && theta {then} -X {shlex.quote(name)}{what}")

@@ -70,7 +70,7 @@ def asked(
 def best(session: Session, request: MergeRequest, found: SearchRequest, terminal: Terminal) -> MergeRequest:
     """Return ``request`` with the parameters that score best; each candidate is shown as it is scored.
 
-    None is where HEAD has all of what is to be merged.
+    Where HEAD has all of what is to be merged, none are searched for.
     """
     if merging.is_done(session, request, terminal):
         return request

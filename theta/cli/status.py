@@ -12,6 +12,7 @@ from theta.cli.args import Given
 from theta.cli.common import NO_NOTICE, open_session, uses_theta
 from theta.cli.passing import Passing
 from theta.cli.status_text import told_at_length
+from theta.git import in_progress
 from theta.git.quoting import quoted, split_lines, visible
 from theta.lazy import Module
 from theta.porcelain.look.history import HIDE
@@ -66,7 +67,8 @@ def status(
     else:
         seen = _seen(session)
         untracked = [seen(row.path) for row in report.rows if row.index == "?"]
-        told_at_length(report, _in_columns(session, untracked), seen)
+        head = in_progress.told(session.repo, "theta") if report.operation else []
+        told_at_length(report, head, _in_columns(session, untracked), seen)
         _remarks(session, report)
     return 0
 

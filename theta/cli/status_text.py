@@ -36,18 +36,21 @@ _STAGED: Final = {
 }
 
 
-def told_at_length(report: Report, untracked: Sequence[str], seen: Callable[[str], str]) -> None:
+def told_at_length(
+    report: Report, head: Sequence[str], untracked: Sequence[str], seen: Callable[[str], str]
+) -> None:
     """Print the state in sections, as git does; ``untracked`` are the lines of that section.
 
-    ``seen`` spells paths, which are from the root of the worktree.
+    ``head`` are git's lines where an operation is in progress, and ``seen`` spells paths, which are from
+    the root of the worktree.
     """
-    _branch(report)
+    if head:
+        console.out(*head, "")
+    else:
+        _branch(report)
     rows = report.rows
     unmerged = [row for row in rows if row.unmerged]
     normal = [row for row in rows if not row.unmerged and row.index not in "?!"]
-    if report.operation:
-        article = "an" if report.operation[0] in "aeiou" else "a"
-        console.out(f"You are in the middle of {article} {report.operation}.")
     _section(
         "Changes to be committed",
         "theta restore --staged <file>... to unstage",

@@ -7,9 +7,11 @@ stash leaves no such file, only conflicts.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from theta.git import state_files
 from theta.git.commit_graph import merge_base
+from theta.git.quoting import split_lines
 from theta.git.repository import Repository
 
 
@@ -95,3 +97,19 @@ def _sequence(repo: Repository) -> str:
     if not todo.exists():
         return ""
     return "revert" if todo.read_text().startswith("revert") else "cherry-pick"
+
+
+_QUIETLY: Final = ("--no-optional-locks", "-c", "core.sparseCheckout=false", "-c", "color.status=false")
+_SECTIONS: Final = ("Changes ", "Unmerged paths:", "Untracked files", "nothing ", "no changes added")
+"""The beginnings of what git's status prints after the branch and the operation."""
+
+
+def told(repo: Repository, program: str) -> list[str]:
+    """Return git's lines on the branch and the operation in progress; commands in them are of ``program``."""
+    text = repo.git().run(*_QUIETLY, "status", "--long", "--untracked-files=no").text
+    lines: list[str] = []
+    for block in text.split("\n\n"):
+        if block.startswith(_SECTIONS):
+            break
+        lines += [line.replace('"git ', f'"{program} ') for line in split_lines(block)]
+    return lines

@@ -1,4 +1,4 @@
-"""Overriding of theta's that hold in place of those that claim a file: where they stand, and writing them."""
+"""Lines of theta's that hold in place of those that claim a file: their places, and writing them."""
 
 from __future__ import annotations
 
