@@ -20,10 +20,10 @@ LOOKING = [
     *("theta status", "theta status --short", "theta status -uno", "theta diff", "theta diff --stats HEAD~"),
     *("theta log --stat", "theta show", f"theta show --codecs HEAD:{MODEL}", "theta ls-files"),
     *(f"theta cat HEAD:{MODEL}#embed.weight", f"theta blame {MODEL}", "theta fsck --read-data"),
-    *("theta scan HEAD", "theta merge --dry-run HEAD~", "theta rev-parse HEAD", "theta branch"),
+    *("theta scan HEAD", "theta merge --dry-run side", "theta rev-parse HEAD", "theta branch"),
     *("git status --short", "git diff", "git diff HEAD~", "git archive HEAD", "git log -p -1"),
 ]
-NEEDS_TEMPORARIES = "theta merge --dry-run HEAD~"
+NEEDS_TEMPORARIES = "theta merge --dry-run side"
 
 
 @pytest.fixture(params=["unchanged", "modified"])
@@ -34,6 +34,10 @@ def copied(tmp_path: Path, request: pytest.FixtureRequest) -> Repo:
     new_model(repo)
     repo.theta("add", ".")
     repo.theta("commit", "-m", "model")
+    repo.theta("switch", "-c", "side")
+    edit(repo, "embed.weight")
+    repo.theta("commit", "-am", "aside")
+    repo.theta("switch", "main")
     edit(repo, "layer.1.weight")
     repo.theta("commit", "-am", "more")
     copy = repo.copy(tmp_path / "copy")

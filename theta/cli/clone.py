@@ -34,10 +34,9 @@ def clone(
     checkpoints stay manifests until 'theta restore PATH' asks for them.
     """
     asked = given.of_git()
-    console.quiet |= asked.has("--quiet")
     start.compile_ahead()
     result = clones.clone(clones.CloneRequest(asked, Path.cwd(), lazy), Terminal())
-    console.hints(result.hints)
+    console.hints([] if asked.has("--quiet") else result.hints)
     for line in result.notes:
         console.warn(line)
     return result.code

@@ -29,7 +29,7 @@ def error(problem: ThetaError) -> None:
 def interrupted() -> None:
     """Say what becomes of a change that was interrupted: its journal is still there."""
     repo = console.repository
-    if repo is not None and journal.Journal(repo).is_begun:
+    if console.is_watched() and repo is not None and journal.Journal(repo).is_begun:
         console.err("hint: the next command of theta completes or undoes what this one began")
 
 

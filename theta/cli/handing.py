@@ -75,7 +75,7 @@ def hand_over(argv: list[str]) -> int:
     quiet = uses_theta(session) and _ends_with_status(argv)
     with remembering.command(argv[0], argv[1:]):
         code = told(running.handed(session, argv, quiet=quiet, tell=terminal.heard, shown=terminal.progress))
-    if quiet and (code == 0 or (code == 1 and session.again().index.conflicts)):
+    if quiet and (code == 0 or (code == 1 and session.repo.commit_of("refs/stash"))):
         invoking.invoke("status", "theta.cli.status", [])
         return code
     return stopped(session, code) if uses_theta(session) else code

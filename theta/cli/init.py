@@ -27,10 +27,11 @@ def init(given: Given) -> int:
     )
     if code or asked.has("--bare"):
         return code
-    console.quiet |= asked.has("--quiet")
     start.compile_ahead()
     session = Session.here(asked.words[-1] if asked.words else ".")
     installing.ensure(session.repo)
-    console.hints(installing.ensure_durable(session.repo))
-    console.note("next: theta track '*.safetensors'")
+    hints = installing.ensure_durable(session.repo)
+    if not asked.has("--quiet"):
+        console.hints(hints)
+        console.note("next: theta track '*.safetensors'")
     return 0

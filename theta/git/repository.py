@@ -186,6 +186,8 @@ class Repository:
 
     def setting(self, key: str) -> bool:
         """Return a boolean of git's configuration whose default is true."""
+        if key.lower() not in self.config:
+            return True
         return self.git().run("config", "--type=bool", "--get", key, check=False).text.strip() != "false"
 
     @property
