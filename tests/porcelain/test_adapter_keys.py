@@ -11,6 +11,7 @@ import pytest
 
 from tests.support import make_model
 from theta.errors import UsageError
+from theta.porcelain.stage.adapter_keys import problems
 from theta.porcelain.stage.adapters import Adapter, read_adapter
 
 PLAIN: dict[str, Any] = {"peft_type": "LORA", "r": 2, "lora_alpha": 4}
@@ -128,3 +129,11 @@ def test_a_rank_that_the_configuration_does_not_know_is_refused(tmp_path: Path) 
     with pytest.raises(ValueError, match="rank 4 where r says 2"):
         read(tmp_path, PLAIN).scale("q_proj", 4)
     assert read(tmp_path, PLAIN | {"rank_pattern": {"q_proj": 4}}).scale("model.q_proj", 4) == 1
+
+
+def test_what_is_told_of_hostile_keys_is_one_short_line() -> None:
+    """A line feed in the name of a key was printed as one."""
+    key = "f\n\x1b[2J_in_fan_out" + "x" * 1000
+    (told,) = problems({"peft_type": "LORA", key: "y\n" * 1000})
+    assert told.isprintable()
+    assert len(told) < 200

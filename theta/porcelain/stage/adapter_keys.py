@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+from theta.git.quoting import visible
+
 _UNDERSTOOD: Final = {
     "LORA": {
         *("peft_type", "r", "lora_alpha", "alpha_pattern", "rank_pattern", "use_rslora", "fan_in_fan_out"),
@@ -78,9 +80,12 @@ def hint(config: Mapping[str, Any]) -> str:
 
 
 def said(key: str, value: Any) -> str:
-    """Return a key with its value, shortened."""
-    text = repr(value)
-    return f"{key} {text if len(text) <= _MOST_TEXT else text[: _MOST_TEXT - 3] + '...'}"
+    """Return a key with its value on one line, both shortened."""
+    return f"{_shortened(visible(key))} {_shortened(visible(repr(value)))}"
+
+
+def _shortened(text: str) -> str:
+    return text if len(text) <= _MOST_TEXT else text[: _MOST_TEXT - 3] + "..."
 
 
 def _starts(config: Mapping[str, Any]) -> Iterator[str]:
