@@ -53,6 +53,7 @@ class Journal:
         ``refs_last``: index and files become those of one new commit, before any ref names it.
         ``renames`` are the paths that git gives other ones before it writes the index.
         """
+        _notes.write(self._repo.private / _UNFILLED, "")  # first: a failure forgets the journal, not this
         self._note(moving=rollback.mark(self._repo, toward, renames) | {"refs_last": refs_last})
 
     def applying(self, tree: str) -> None:
@@ -170,11 +171,13 @@ class Journal:
 
     @property
     def owes_files(self) -> bool:
-        """Whether a dead command may have left manifests in place of files, until :meth:`filled`."""
-        return (self._repo.private / _UNFILLED).exists()
+        """Whether a command that died or failed may have left manifests in place of files."""
+        if not (self._repo.private / _UNFILLED).exists():
+            return False
+        return not any(map(_is_of_the_living, _journals(self._repo)))  # that one is about to fill them in
 
     def filled(self) -> None:
-        """Note that no file is owed any more."""
+        """Note that all files are filled in."""
         _notes.drop(self._repo.private / _UNFILLED)
 
     def heal(self) -> None:
