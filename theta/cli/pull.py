@@ -10,15 +10,17 @@ from theta.cli.args import Given
 from theta.cli.common import drive, open_session
 from theta.cli.passing import Passing
 from theta.errors import UsageError
+from theta.git.state_files import FETCH_HEAD
 from theta.lazy import Module
-from theta.porcelain.commands import merge_request
 from theta.porcelain.look import version_changes
 
 if TYPE_CHECKING:
     import typer
 
     from theta.git.options import Arguments
+    from theta.porcelain.commands import merge_request
 else:
+    merge_request = Module("theta.porcelain.commands.merge_request")
     typer = Module("typer")
 
 app = Passing(("--json",))
@@ -59,7 +61,7 @@ def _refuse_strategies(asked: Arguments) -> None:
     given = (option.value for option in asked.options if option.name == "--strategy-option")
     for name in (one for one in given if one and one not in _SIDES and not merge_request.is_gits(one)):
         words = " ".join(map(shlex.quote, asked.words))
-        fetch, what = f"theta fetch {words}".rstrip(), " FETCH_HEAD" if words else ""
+        fetch, what = f"theta fetch {words}".rstrip(), f" {FETCH_HEAD}" if words else ""
         then = "rebase" if asked.has("--rebase") else "merge"
         told = f"pull has no strategy {name} for tensors: git merges what it fetched"
         raise UsageError(told, hint=f"{fetch} && theta {then} -X {shlex.quote(name)}{what}")

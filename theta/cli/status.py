@@ -12,7 +12,6 @@ from theta.cli.args import Given
 from theta.cli.common import NO_NOTICE, open_session, uses_theta
 from theta.cli.passing import Passing
 from theta.cli.status_text import told_at_length
-from theta.git import in_progress
 from theta.git.quoting import quoted, split_lines, visible
 from theta.lazy import Module
 from theta.porcelain.look.history import HIDE
@@ -20,7 +19,7 @@ from theta.porcelain.look.history import HIDE
 if TYPE_CHECKING:
     import typer
 
-    from theta.git import lfs
+    from theta.git import in_progress, lfs
     from theta.git.display.colours import Palette
     from theta.git.options import Arguments
     from theta.porcelain.drive import running
@@ -30,6 +29,7 @@ if TYPE_CHECKING:
     from theta.porcelain.workspace.session import Session
 else:
     agreement = Module("theta.porcelain.workspace.agreement")
+    in_progress = Module("theta.git.in_progress")
     coverage = Module("theta.porcelain.workspace.coverage")
     lfs = Module("theta.git.lfs")
     running = Module("theta.porcelain.drive.running")
