@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.compat.story import MODEL, edit, new_model
-from tests.support import Repo, make_model, random_tensors
+from tests.support import Repo, make_model, random_tensors, sha256
 from tests.support.confined import POWERLESS, READ_ONLY_MACHINE, as_root, read_only
 from tests.support.repos import describe
 
@@ -61,6 +61,19 @@ def test_c3_every_command_that_looks_works_on_a_read_only_mount(copied: Repo, tm
     expected = {command: look(copied, command) for command in LOOKING}
     assert found == expected
     assert {code for code, _, _ in found.values()} == {0}
+
+
+@as_root
+def test_what_a_dead_command_owes_waits_where_nothing_can_be_written(copied: Repo) -> None:
+    """The note that files are owed could not be removed, and each command ended with exit 29."""
+    copied.theta("restore", MODEL)
+    whole = sha256(copied.path / MODEL)
+    (copied.path / MODEL).write_text(copied.git("show", f"HEAD:{MODEL}") + "\n")
+    (copied.path / ".git/theta/unfilled").write_text("")
+    with read_only(copied.path):
+        assert "is still a manifest" in copied.theta("status").stdout
+    copied.theta("status")
+    assert sha256(copied.path / MODEL) == whole
 
 
 @as_root

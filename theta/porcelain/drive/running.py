@@ -244,13 +244,12 @@ def fill_owed(session: Session, shown: Showing = unseen) -> list[str]:
     if not session.journal.owes_files or session.repo.in_progress():
         return []
     try:
-        notes = after_git(session, shown)
+        return after_git(session, shown)
     except (BusyError, DiskError, NoSpaceError):
         return []
     except ThetaError as error:
-        notes = [str(error)]
-    session.journal.filled()
-    return notes
+        session.journal.filled()  # told once: what cannot be read now cannot be later
+        return [str(error)]
 
 
 def settle(session: Session, shown: Showing = unseen, files: Exchange | None = None) -> list[str]:

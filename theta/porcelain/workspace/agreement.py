@@ -57,7 +57,6 @@ def settle(
     notes += [f"{path}: objects are missing; 'theta restore {word}' completes it" for path, word in words]
     if files:
         _notes.drop(session.repo.private / "resync")
-        session.journal.filled()
     return notes
 
 
@@ -65,7 +64,6 @@ def fill(session: Session, progress: Progress | None = None, files: Exchange | N
     """Update ``.theta/`` and the files of the worktree after git wrote manifests."""
     index_closure.sync(session)
     worktree.complete(session, progress=progress, files=files)
-    session.journal.filled()
 
 
 def mend_noted(session: Session, commits: set[str] | None, *, on_purpose: bool = False) -> list[str]:

@@ -383,6 +383,7 @@ def complete(session: Session, progress: Progress | None = None, files: Exchange
             except ManifestError as error:
                 unread.append(error)
     _note(session, written, files)
+    session.journal.filled()
     if unread:
         raise unread[0]
     return missing
