@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
-from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from theta.cli import console, terminal
@@ -66,8 +63,10 @@ def session_or_none() -> Session | None:
 
 def drive(session: Session, *args: str, refresh: bool = True, hooks: bool = False) -> int:
     """Run ``git ARGS`` on the terminal with theta's work around it, and tell theta's part."""
-    do = partial(running.drive, tell=terminal.heard, shown=terminal.progress)
-    return stopped(session, told(do(session, *args, refresh=refresh, hooks=hooks)))
+    done = running.drive(
+        session, *args, refresh=refresh, hooks=hooks, tell=terminal.heard, shown=terminal.progress
+    )
+    return stopped(session, told(done))
 
 
 def drive_untouched(session: Session, name: str, strategies: Sequence[str], args: Sequence[str]) -> int:
@@ -78,9 +77,9 @@ def drive_untouched(session: Session, name: str, strategies: Sequence[str], args
 
 def stopped(session: Session, code: int) -> int:
     """Say what goes on where a git that ended with ``code`` left checkpoints in conflict; return the code."""
-    fresh = session.again()
-    if code and fresh.index.conflicts:
-        then = f"; then '{go_on}'" if (go_on := in_progress.current(fresh.repo).go_on) else ""
+    if code and (fresh := session.again()).index.conflicts:
+        go_on = in_progress.current(fresh.repo).go_on
+        then = f"; then '{go_on}'" if go_on else ""
         console.err(f"hint: 'theta resolve' settles the checkpoints in conflict{then}")
     return code
 
@@ -125,14 +124,13 @@ def report_added(added: Sequence[Added]) -> None:
 def report_left_out(session: Session, paths: Sequence[str], where: str) -> None:
     """Warn of new files of tracked patterns that are not ``where`` they were expected."""
     if paths:
-        here = [os.path.relpath(session.repo.worktree / path) for path in paths]
-        console.warn(coverage.left_out_line(here, where))
+        console.warn(coverage.left_out_line(session, paths, where))
 
 
 def report_uncovered(session: Session, paths: Sequence[str]) -> None:
     """Warn of new files that look like checkpoints and that no pattern covers."""
     if paths:
-        console.warn(coverage.uncovered_line(session, paths, Path.cwd()))
+        console.warn(coverage.uncovered_line(session, paths))
 
 
 def report_summary(session: Session, summary: Summary) -> None:

@@ -35,7 +35,7 @@ def tell(paths: set[str]) -> None:
 
 def tell_of_lfs(session: Session, held: Mapping[str, Claim]) -> None:
     """Warn of new checkpoints that a line of attributes gives to Git LFS."""
-    console.warn(coverage.to_lfs_line(session, held, Path.cwd()))
+    console.warn(coverage.to_lfs_line(session, held))
 
 
 def _is_binary(place: Path) -> bool:

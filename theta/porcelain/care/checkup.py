@@ -191,7 +191,7 @@ def _to_lfs(session: Session) -> Iterator[Complaint]:
         same = {path: claim for path, claim in held.items() if claim.place == place}
         more = f" and {len(same) - 1} more" if len(same) > 1 else ""
         text = f"{next(iter(same))}{more} goes to Git LFS by {place}"
-        remedy = f"{coverage.override(session, [*same], session.cwd)}; then 'theta add' and commit"
+        remedy = f"{coverage.override(session, [*same])}; then 'theta add' and commit"
         yield Complaint("attributes", text, remedy, False)
 
 

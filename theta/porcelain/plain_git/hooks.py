@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -67,13 +66,12 @@ def _hints(session: Session, index: Path) -> list[str]:
     """Return hints about new files that the commit leaves out or takes as plain bytes."""
     lines = []
     if left := coverage.newcomers(session, session.repo.git(), [":(top)"]):
-        here = [os.path.relpath(session.repo.worktree / path, session.cwd) for path in left]
-        lines.append(coverage.left_out_line(here, "in this commit"))
+        lines.append(coverage.left_out_line(session, left, "in this commit"))
     new = _new_files(session, index)
     if uncovered := coverage.uncovered(session, new):
-        lines.append(coverage.uncovered_line(session, uncovered, session.cwd))
+        lines.append(coverage.uncovered_line(session, uncovered))
     if to_lfs := coverage.to_lfs(session, new):
-        lines.append(coverage.to_lfs_line(session, to_lfs, session.cwd))
+        lines.append(coverage.to_lfs_line(session, to_lfs))
     return lines
 
 

@@ -105,7 +105,7 @@ def _refuse_other_filters(session: Session, filters: dict[str, str]) -> None:
     for entry in session.repo.read_index():
         if entry.path in others and is_manifest(session.repo, entry.oid):
             claim = claims.held(session.repo, session.scratch(), [entry.path])[entry.path]
-            mend = coverage.override(session, [entry.path], session.cwd)
+            mend = coverage.override(session, [entry.path])
             raise UsageError(
                 f"{entry.path} is a checkpoint, and has {claim}",
                 hint=f"to keep it one: {mend}; or remove that line, or run 'theta untrack' first",

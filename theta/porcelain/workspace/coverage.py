@@ -50,11 +50,12 @@ def newcomers(session: Session, git: Git, pathspecs: Sequence[str]) -> list[str]
     return [path for path in found if _is_file(session.repo.worktree / path)]
 
 
-def left_out_line(paths: Sequence[str], where: str) -> str:
-    """Return one line which says that new files (relative paths) are not ``where``: "in this commit"."""
+def left_out_line(session: Session, paths: Sequence[str], where: str) -> str:
+    """Return one line which says that new files are not ``where``: "in this commit"."""
     verb = "matches a tracked pattern and is" if len(paths) == 1 else "match tracked patterns and are"
-    wanted = shlex.join(paths) if len(paths) <= _NAMED else "-A"
-    return f"{first_names(paths)} {verb} not {where}; to stage: theta add {wanted}"
+    here = [session.place(path) for path in paths]
+    wanted = shlex.join(here) if len(here) <= _NAMED else "-A"
+    return f"{first_names(here)} {verb} not {where}; to stage: theta add {wanted}"
 
 
 def uncovered(session: Session, paths: Iterable[str]) -> list[str]:
@@ -66,12 +67,12 @@ def uncovered(session: Session, paths: Iterable[str]) -> list[str]:
     ]
 
 
-def uncovered_line(session: Session, paths: Sequence[str], cwd: Path) -> str:
+def uncovered_line(session: Session, paths: Sequence[str]) -> str:
     """Return one line about ``paths``, with the command that tracks them."""
     one = len(paths) == 1
     what = "is a checkpoint or large" if one else "are checkpoints or large"
     them = "it" if one else "them"
-    command = _track_command(session.repo.worktree, paths, cwd)
+    command = _track_command(session, paths)
     return f"{first_names(paths)} {what}, and no tracked pattern covers {them}; to track {them}: {command}"
 
 
@@ -81,21 +82,21 @@ def to_lfs(session: Session, paths: Iterable[str]) -> dict[str, Claim]:
     A line that gave other files to Git LFS before is meant to do so; in a repository that has nothing to do
     with theta, all are.
     """
-    values = filter_of(session.repo, paths)
-    root = session.repo.worktree
-    new = [path for path, value in values.items() if value == lfs.FILTER and needs_tracking(root / path)]
+    fresh, root = dict.fromkeys(paths), session.repo.worktree
+    values = filter_of(session.repo, [path for path in fresh if needs_tracking(root / path)])
+    new = [path for path, value in values.items() if value == lfs.FILTER]
     if not new or not installing.is_used(session.repo):
         return {}
-    older = {entry.path: entry.oid for entry in session.repo.entries() if entry.path not in values}
+    older = {entry.path: entry.oid for entry in session.repo.entries() if entry.path not in fresh}
     given = [path for path, value in filter_of(session.repo, older).items() if value == lfs.FILTER]
     held = claims.held(session.repo, session.scratch(), [*new, *given])
     meant = {held[path].place for path in given if is_pointer(session.repo, older[path])}
     return {path: held[path] for path in new if held[path].place not in meant}
 
 
-def to_lfs_line(session: Session, held: Mapping[str, Claim], cwd: Path) -> str:
+def to_lfs_line(session: Session, held: Mapping[str, Claim]) -> str:
     """Return one line about the files of :func:`to_lfs`, with the command that gives them to theta."""
-    command = override(session, list(held), cwd)
+    command = override(session, list(held))
     wanted = " ".join(map(session.word, held)) if len(held) <= _NAMED else "."
     verb, them = ("goes", "it") if len(held) == 1 else ("go", "them")
     place = next(iter(held.values())).place
@@ -105,9 +106,9 @@ def to_lfs_line(session: Session, held: Mapping[str, Claim], cwd: Path) -> str:
     )
 
 
-def override(session: Session, paths: Sequence[str], cwd: Path) -> str:
+def override(session: Session, paths: Sequence[str]) -> str:
     """Return the command that gives ``paths`` to theta where other lines claim them."""
-    return _track_command(session.repo.worktree, paths, cwd, "track --override")
+    return _track_command(session, paths, "track --override")
 
 
 def plain(session: Session) -> list[str]:
@@ -134,12 +135,12 @@ def plain_line(session: Session, paths: Sequence[str]) -> str:
     return f"{named} {what}; to mend: theta add {wanted} && theta commit"
 
 
-def _track_command(root: Path, paths: Sequence[str], cwd: Path, verb: str = "track") -> str:
+def _track_command(session: Session, paths: Sequence[str], verb: str = "track") -> str:
     """Return the ``theta track`` command for the suffixes of ``paths``, in a directory above all of them."""
-    here = os.path.relpath(os.path.realpath(cwd), os.path.realpath(root))
+    here = session.repo.folder(session.cwd)
     inside = here == "." or all(path.startswith(here + "/") for path in paths)
     patterns = dict.fromkeys(_pattern(path) for path in paths)
-    start = "" if inside else f"-C {shlex.quote(os.path.relpath(root, cwd))} "
+    start = "" if inside else f"-C {session.word('.')} "
     return f"theta {start}{verb} {' '.join(shlex.quote(pattern) for pattern in patterns)}"
 
 
