@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Final, Self, TextIO
 from theta import _modes
 from theta.errors import BusyError, DiskError, NoSpaceError, ThetaError, WouldOverwriteError
 from theta.lazy import Module
+from theta.units import portions
 
 if TYPE_CHECKING:
     import tempfile
@@ -358,20 +359,6 @@ Those are free for so long that a virtual machine has given them back: 500 MB ta
 """
 
 
-def _portions(views: list[memoryview]) -> Iterator[list[memoryview]]:
-    """Yield the pieces of one call of the system after the other; a long one stays whole."""
-    portion: list[memoryview] = []
-    size = 0
-    for view in views:
-        if portion and (size + len(view) > _MOST_AT_ONCE or len(portion) == _MOST_PIECES):
-            yield portion
-            portion, size = [], 0
-        portion.append(view)
-        size += len(view)
-    if portion:
-        yield portion
-
-
 def _write_all(fd: int, views: list[memoryview]) -> None:
     """Write all of ``views``, however little the system takes at a time."""
     while views:
@@ -479,7 +466,7 @@ class AppendFile:
         views = [memoryview(piece).cast("B") for piece in pieces]
         self.size += sum(map(len, views))
         with translated(self.path):
-            for portion in _portions(views):
+            for portion in portions(views, len, _MOST_AT_ONCE, _MOST_PIECES):
                 _write_all(self.fd, portion)
 
     def patch(self, offset: int, data: bytes) -> None:

@@ -1,11 +1,13 @@
-"""Numbers and lists as people and JSON have them."""
+"""Numbers and lists as people and JSON have them, and lists in portions."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
 def human(size: float) -> str:
@@ -34,6 +36,34 @@ def first_names(names: Sequence[str], most: int = 3) -> str:
     """Return the first names of a list, and the number of the others."""
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(names[:most]) + more
+
+
+def never(_: object) -> bool:
+    """Return False."""
+    return False
+
+
+def portions(
+    items: Iterable[T],
+    length: Callable[[T], int],
+    most: int,
+    within: int,
+    begins: Callable[[T], bool] = never,
+) -> Iterator[list[T]]:
+    """Yield ``items``, in their order, in lists of at most ``most`` in length and ``within`` in number.
+
+    An item that is longer stands alone, and one that ``begins`` a list is its first.
+    """
+    portion: list[T] = []
+    held = 0
+    for item in items:
+        if portion and (begins(item) or held + length(item) > most or len(portion) >= within):
+            yield portion
+            portion, held = [], 0
+        portion.append(item)
+        held += length(item)
+    if portion:
+        yield portion
 
 
 def finite(value: Any) -> Any:

@@ -9,6 +9,7 @@ from typing import Final, Protocol, TypeVar
 from theta.engine.executors import Engine
 from theta.errors import EngineError, ThetaError
 from theta.progress import Progress
+from theta.units import never, portions
 
 P = TypeVar("P")
 R = TypeVar("R")
@@ -20,10 +21,6 @@ MOST: Final = 4096
 """The number of tensors of a part."""
 _ROUNDS: Final = 3
 """How often a part is begun whose worker is lost."""
-
-
-def _never(_: object) -> bool:
-    return False
 
 
 class WorkPart(Protocol):
@@ -44,23 +41,13 @@ def part_bytes(nbytes: int) -> int:
 
 
 def cut(
-    items: Sequence[P], length: Callable[[P], int], within: int = MOST, begins: Callable[[P], bool] = _never
+    items: Sequence[P], length: Callable[[P], int], within: int = MOST, begins: Callable[[P], bool] = never
 ) -> Iterator[list[P]]:
     """Yield ``items`` in parts, in their order: a quarter of a gigabyte each, or less of a small file.
 
     A part has at most ``within`` items, and an item that ``begins`` one is its first.
     """
-    most = part_bytes(sum(map(length, items)))
-    part: list[P] = []
-    held = 0
-    for item in items:
-        if part and (begins(item) or held + length(item) > most or len(part) >= max(within, 1)):
-            yield part
-            part, held = [], 0
-        part.append(item)
-        held += length(item)
-    if part:
-        yield part
+    return portions(items, length, part_bytes(sum(map(length, items))), max(within, 1), begins)
 
 
 def each(
