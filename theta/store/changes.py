@@ -134,20 +134,12 @@ def compare(old: Version | None, new: Version | None) -> Changes:
         else:
             found.append(Change(_kind(before[name], value), name, before[name], value))
     found += [Change("D", name, value, None) for name, value in gone.items()]
-    container = (
-        old is not None and new is not None and (old.format, old.skeleton) != (new.format, new.skeleton)
-    )
+    container = plain = False
+    if old is not None and new is not None:
+        container = (old.format, old.skeleton) != (new.format, new.skeleton)
+        plain = old.format != new.format and file_scan.loses_tensors(old.format, new.format)
     ordered = tuple(sorted(found, key=lambda change: as_counted(change.name)))
-    return Changes(
-        ordered, container, same, created=old is None, removed=new is None, plain=_lost_form(old, new)
-    )
-
-
-def _lost_form(old: Version | None, new: Version | None) -> bool:
-    """Return whether a checkpoint became a file that no reader understands, one that was cut short mostly."""
-    if old is None or new is None or old.format == new.format:
-        return False
-    return file_scan.is_plain(new.format)
+    return Changes(ordered, container, same, created=old is None, removed=new is None, plain=plain)
 
 
 def _appeared(name: str, value: ValueDigest, gone: dict[str, ValueDigest]) -> Change:

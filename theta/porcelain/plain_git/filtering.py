@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from theta.porcelain.workspace.session import Session
     from theta.store import closure
     from theta.store import held_packs as held
-    from theta.store.files import file_source
+    from theta.store.files import file_scan, file_source
     from theta.store.files.file_source import FileSource
     from theta.store.format import listings
     from theta.store.format import manifest as manifests
@@ -43,6 +43,7 @@ else:  # a filter that defers needs none of these, and starts in a third of the 
     _fs = Module("theta._fs")
     _notes = Module("theta._notes")
     closure = Module("theta.store.closure")
+    file_scan = Module("theta.store.files.file_scan")
     file_source = Module("theta.store.files.file_source")
     held = Module("theta.store.held_packs")
     index_closure = Module("theta.porcelain.workspace.index_closure")
@@ -133,7 +134,8 @@ class Filter:
         try:
             known = session.cache.manifest_of(path, source.identity) if in_place else None
             if known is not None and (cached := self._stored_before(path, known, kept)) is not None:
-                if kept is not None and staging.loses_tensors(kept, cached) and self._is_staging():
+                lost = kept is not None and file_scan.loses_tensors(kept.format, cached.format)
+                if lost and self._is_staging():
                     self.warn(f"{path} is no checkpoint any more; tracked as plain bytes")
                 return cached
             manifest = self._store_new(path, source, kept)

@@ -19,6 +19,7 @@ from theta.porcelain.workspace.session import Session
 from theta.progress import Progress, begin
 from theta.store import closure
 from theta.store.changes import counted
+from theta.store.files.file_scan import loses_tensors
 from theta.store.files.file_source import FileSource
 from theta.store.format.manifest import Manifest
 from theta.store.odb.packs import PackWriter
@@ -141,17 +142,12 @@ def _refuse_damaged(session: Session, item: Added) -> None:
     """Raise :class:`FormatError` if the file is none that its reader takes, and a staged version is."""
     staged = session.index.stages.get(item.path, {}).values()
     versions = filter(None, (session.manifest_or_none(one.oid) for one in staged if item.note))
-    if any(loses_tensors(version, item.manifest) for version in versions):
+    if any(loses_tensors(version.format, item.manifest.format) for version in versions):
         word = session.word(item.path)
         raise FormatError(
             f"{session.place(item.path)} is no checkpoint any more: {item.note}",
             hint=f"'theta restore {word}' brings it back, 'theta add --force {word}' takes plain bytes",
         )
-
-
-def loses_tensors(before: Manifest, after: Manifest) -> bool:
-    """Return whether ``after`` is of plain bytes, and ``before`` of a checkpoint."""
-    return after.format == opaque.NAME != before.format
 
 
 def take(

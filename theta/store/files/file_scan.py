@@ -74,9 +74,9 @@ def scan(
     return parts if isinstance(parts, Scan) else _hashed(source, parts, progress)
 
 
-def is_plain(container: str) -> bool:
-    """Return whether files of this container are one value of bytes: no reader understands them."""
-    return container == opaque.NAME
+def loses_tensors(before: str, after: str) -> bool:
+    """Return whether a file of container ``after`` is one value of bytes, and was a checkpoint ``before``."""
+    return after == opaque.NAME != before
 
 
 def take_apart(
