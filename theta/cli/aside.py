@@ -52,8 +52,6 @@ MOVE: Final = frozenset(
     )
 )
 """Commands that may bring checkpoints into a repository that has none."""
-_SIDES: Final = ("ours", "theirs", "minimal")
-"""Values of -X that git takes; the first two are strategies for tensors too."""
 
 
 def by_git(name: str, args: Sequence[str], *, alone: bool) -> int | None:
@@ -102,7 +100,7 @@ def _of_tensors(words: Sequence[str]) -> Iterator[bool]:
     for word, following in zip(words, [*words[1:], ""], strict=False):
         if word.startswith(("-X", "--strategy-option")):
             value = word.removeprefix("-X").removeprefix("--strategy-option").removeprefix("=") or following
-            yield value not in _SIDES and not merge_request.is_gits(value)
+            yield value != "minimal" and merge_request.is_of_tensors(value)  # git refuses that one itself
 
 
 def _is_untouched() -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated
 
 from theta.cli import before, console, reports
 from theta.cli.args import Given
@@ -24,8 +24,6 @@ else:
     typer = Module("typer")
 
 app = Passing(("--json",))
-
-_SIDES: Final = ("ours", "theirs")
 
 
 @app.command
@@ -59,7 +57,7 @@ def _refuse_strategies(asked: Arguments) -> None:
     if asked.has("--strategy"):  # all -X are its
         return
     given = (option.value for option in asked.options if option.name == "--strategy-option")
-    for name in (one for one in given if one and one not in _SIDES and not merge_request.is_gits(one)):
+    for name in filter(merge_request.is_of_tensors, filter(None, given)):
         words = " ".join(map(shlex.quote, asked.words))
         fetch, what = f"theta fetch {words}".rstrip(), f" {FETCH_HEAD}" if words else ""
         then = "rebase" if asked.has("--rebase") else "merge"

@@ -17,13 +17,11 @@ from theta.units import human
 if TYPE_CHECKING:
     from theta.cli import name_folding, screen
     from theta.merging.engine import RehearsedTensor
-    from theta.porcelain.commands import merge_request as requests
     from theta.porcelain.commands.merge_request import MergeResult
     from theta.porcelain.merge.replay import Replayed
     from theta.porcelain.workspace.session import Session
 else:
     name_folding = Module("theta.cli.name_folding")
-    requests = Module("theta.porcelain.commands.merge_request")
     screen = Module("theta.cli.screen")
 
 SHOWN: Final = 60
@@ -51,14 +49,13 @@ def form(as_json: bool, html: str | None, md: bool, dry_run: bool) -> RehearsedF
 
 def tell_rehearsed(session: Session, names: Sequence[str], result: MergeResult, shown: RehearsedForm) -> int:
     """Tell what a merge of ``names`` would do to each tensor, and what it would store."""
-    is_done = result.ending is requests.Ending.UP_TO_DATE
     if shown.html is not None or shown.md:
         report_files.merge(session, names, result, report_files.Drawing(shown.html, shown.as_json))
         return result.code
     if shown.as_json:
         reports.as_json("merge", _as_json(result))
         return result.code
-    if is_done:
+    if result.is_up_to_date:
         console.out(*result.said.out)
         return result.code
     console.out(f"merge base: {result.base[:12] if result.base else 'none'}")
@@ -106,13 +103,14 @@ def _as_json(result: MergeResult) -> dict[str, object]:
     tables = {
         path: [{key: getattr(row, key) for key in keys} for row in rows] for path, rows in result.rows.items()
     }
-    ending: dict[str, object] = {
-        "up_to_date": result.ending is requests.Ending.UP_TO_DATE,
+    return {
+        "base": result.base,
+        "checkpoints": tables,
+        "texts": list(result.texts),
+        "conflicts": _open(result),
+        "up_to_date": result.is_up_to_date,
         "fast_forward": result.forward or None,
     }
-    texts = list(result.texts)
-    found = {"base": result.base, "checkpoints": tables, "texts": texts, "conflicts": _open(result)}
-    return {**found, **ending}
 
 
 def tell_again(done: Replayed, *, as_json: bool = False) -> int:

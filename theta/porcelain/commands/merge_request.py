@@ -18,6 +18,7 @@ from theta.porcelain.look.version_changes import Summary
 from theta.porcelain.merge.joining import Merged
 from theta.porcelain.workspace.session import Session
 
+_OF_FILES_TOO: Final = ("ours", "theirs")
 _TO_COMMIT: Final = (
     "-S",
     "--gpg-sign",
@@ -79,8 +80,12 @@ class TensorOptions:
 
     def only_ours(self) -> str:
         """Return the first option that is not git's too, as -X ours and -X theirs are."""
-        kept = [option for option in self.strategies if option not in ("ours", "theirs")]
-        return replace(self, strategies=kept).first()
+        return replace(self, strategies=[*filter(is_of_tensors, self.strategies)]).first()
+
+
+def is_of_tensors(option: str) -> bool:
+    """Return whether ``-X OPTION`` means nothing to git: ``ours`` and ``theirs`` do, for files."""
+    return option not in _OF_FILES_TOO and not is_gits(option)
 
 
 def is_gits(option: str) -> bool:
@@ -280,3 +285,8 @@ class MergeResult:
     rows: Mapping[str, Sequence[RehearsedTensor]] = field(default_factory=dict)
     texts: Sequence[str] = ()
     forward: str = ""
+
+    @property
+    def is_up_to_date(self) -> bool:
+        """Whether HEAD had all of what was to be merged."""
+        return self.ending is Ending.UP_TO_DATE

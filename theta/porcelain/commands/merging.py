@@ -279,12 +279,10 @@ def _rehearse(session: Session, plan: MergePlan) -> MergeResult:
 
 def _forwards(session: Session, plan: MergePlan) -> bool:
     """Return whether git would fast-forward instead of a merge."""
-    config = session.repo.config
     never = plan.git.has("--no-ff", "--squash") or plan.everything or plan.stays
     if never or len(plan.heads) > 1 or not plan.ours:
         return False
-    given = plan.git.has("--ff", "--ff-only")
-    wanted = given or (config.get("merge.ff") or "").lower() not in ("false", "no", "off", "0")
+    wanted = plan.git.has("--ff", "--ff-only") or session.repo.setting("merge.ff")
     return wanted and merge_bases(session.repo, plan.ours[0], plan.heads[0]) == [plan.ours[0]]
 
 
