@@ -13,10 +13,10 @@ from safetensors.numpy import save_file
 
 from tests.compat.inprocess import theta
 from tests.engine import factories
+from tests.engine.small_parts import spread
 from tests.engine.test_engines import HERE, MODEL, near, normal
 from tests.support import Repo, read_model, sha256
-from theta import parallel
-from theta.engine import average_parts, restore_parts, rounds
+from theta.engine import average_parts, restore_parts
 from theta.git.repository import Repository
 from theta.porcelain.check import gate, value_parts
 from theta.porcelain.check.check_rules import CheckRules
@@ -30,9 +30,7 @@ from theta.porcelain.workspace.session import Session
 @pytest.fixture(autouse=True)
 def cut_small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Spread files of any size, in many parts."""
-    monkeypatch.setattr(parallel, "WORTH_SPREADING", 1)
-    monkeypatch.setattr(rounds, "SMALLEST", 40_000)
-    monkeypatch.setattr(rounds, "LARGEST", 40_000)
+    spread(monkeypatch, 40_000)
 
 
 @pytest.fixture(scope="module")

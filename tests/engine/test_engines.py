@@ -16,9 +16,9 @@ from safetensors.numpy import save_file
 import theta as api
 from tests.compat.inprocess import theta
 from tests.engine import factories
+from tests.engine.small_parts import spread
 from tests.support import Repo, sha256
-from theta import parallel
-from theta.engine import executors, file_parts, merge_parts, rounds
+from theta.engine import executors, file_parts, merge_parts
 from theta.engine.file_parts import CommonPart, FilePart
 from theta.engine.workplace import Workplace
 from theta.errors import UsageError
@@ -71,9 +71,7 @@ def versions() -> list[Arrays]:
 @pytest.fixture
 def cut_small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Spread files of any size, in many parts."""
-    monkeypatch.setattr(parallel, "WORTH_SPREADING", 1)
-    monkeypatch.setattr(rounds, "SMALLEST", 40_000)
-    monkeypatch.setattr(rounds, "LARGEST", 40_000)
+    spread(monkeypatch, 40_000)
 
 
 def history(place: Path, versions: list[Arrays], engine: str, env: dict[str, str] | None = None) -> list[str]:

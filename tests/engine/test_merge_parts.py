@@ -15,10 +15,11 @@ from safetensors.numpy import save_file
 
 from tests.compat.inprocess import theta
 from tests.engine import factories
+from tests.engine.small_parts import spread
 from tests.engine.test_engines import HERE, MODEL, Arrays, near, normal
 from tests.support import Repo
-from theta import _memory, parallel
-from theta.engine import merge_parts, restore_parts, rounds, workplace
+from theta import _memory
+from theta.engine import merge_parts, restore_parts, workplace
 from theta.engine.held_places import HeldFiles, HeldPlace
 from theta.engine.workplace import Workplace
 from theta.git import processes
@@ -33,9 +34,7 @@ LINE = Line("w", "bf16", (2,), "0" * 64, "0" * 40)
 @pytest.fixture(autouse=True)
 def cut_small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Spread files of any size, in many parts."""
-    monkeypatch.setattr(parallel, "WORTH_SPREADING", 1)
-    monkeypatch.setattr(rounds, "SMALLEST", 100_000)
-    monkeypatch.setattr(rounds, "LARGEST", 100_000)
+    spread(monkeypatch, 100_000)
     monkeypatch.setattr(factories, "_made", 0)
 
 

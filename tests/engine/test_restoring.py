@@ -14,10 +14,10 @@ from safetensors.numpy import save_file
 
 from tests.compat.inprocess import theta
 from tests.engine import factories
+from tests.engine.small_parts import spread
 from tests.engine.test_engines import HERE, MODEL, near, normal
 from tests.support import Repo, sha256
-from theta import parallel
-from theta.engine import restore_parts, rounds
+from theta.engine import restore_parts
 from theta.engine.restore_parts import ComingPlace, RestorePart
 from theta.engine.workplace import Workplace
 from theta.errors import DiskError, EngineError
@@ -29,9 +29,7 @@ ARCHIVE = "arrays.npz"
 @pytest.fixture(autouse=True)
 def cut_small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Spread files of any size in many parts, and a tensor of several chunks over more than one."""
-    monkeypatch.setattr(parallel, "WORTH_SPREADING", 1)
-    monkeypatch.setattr(rounds, "SMALLEST", 4 << 20)
-    monkeypatch.setattr(rounds, "LARGEST", 4 << 20)
+    spread(monkeypatch, 4 << 20)
     monkeypatch.setattr(restore_parts, "LARGEST", 6 << 20)
     monkeypatch.setattr(factories, "_made", 0)
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 from theta.errors import ThetaError
 from theta.store.files.file_source import FileSource
@@ -43,11 +41,11 @@ class HeldPlace:
         return cls(str(source.reachable), source.size, source.stat.st_mtime_ns, place.offset)
 
 
-class HeldFiles:
+class HeldFiles(ExitStack):
     """The old files that a worker has open until the ``with`` block ends."""
 
     def __init__(self) -> None:
-        self._open = ExitStack()
+        super().__init__()
         self._files: dict[tuple[str, int, int], FileSource | None] = {}
 
     def place(self, held: HeldPlace | None, line: Line) -> Place | None:
@@ -65,15 +63,7 @@ class HeldFiles:
 
     def _opened(self, path: str, size: int, mtime_ns: int) -> FileSource | None:
         with suppress(ThetaError):
-            source = self._open.enter_context(FileSource(Path(path)))
+            source = self.enter_context(FileSource(Path(path)))
             if (source.size, source.stat.st_mtime_ns) == (size, mtime_ns):
                 return source
         return None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._open.close()

@@ -10,6 +10,7 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain
 
 from theta import _fs, parallel
 from theta.engine import rounds
@@ -43,9 +44,8 @@ class PlacedTask:
     def of(cls, task: Task, coming: ComingFile | None) -> PlacedTask:
         """Return what a worker needs to know of ``task``."""
         inputs = tuple(map(HeldPlace.of, task.places))
-        named = task.outlets if coming is not None else ()
-        starts = [start for outlet in named for start in coming.starts(outlet.name)] if coming else []
-        return cls(replace(task, places=(), outlets=[]), inputs, tuple(starts))
+        named = [] if coming is None else [coming.starts(outlet.name) for outlet in task.outlets]
+        return cls(replace(task, places=(), outlets=[]), inputs, tuple(chain.from_iterable(named)))
 
     @property
     def length(self) -> int:
