@@ -60,12 +60,7 @@ def test_plain_bytes(below: Repo) -> None:
 
 
 def test_a_conflict(below: Repo) -> None:
-    below.git("checkout", "-q", "-b", "side")
-    edit(below, "head.weight", 2.0, MODEL)
-    below.git("commit", "-q", "-a", "-m", "side")
-    below.git("checkout", "-q", "main")
-    edit(below, "head.weight", 1.0, MODEL)
-    below.git("commit", "-q", "-a", "-m", "ours")
+    contested(below)
     assert below.try_git("merge", "side").returncode == 1
     assert "'theta restore --ours model.safetensors'" in run(below, "add", "model.safetensors", code=1).stderr
     run(below, "restore", "--ours", "model.safetensors")

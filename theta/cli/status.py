@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from theta.porcelain.workspace.session import Session
 else:
     agreement = Module("theta.porcelain.workspace.agreement")
-    in_progress = Module("theta.git.in_progress")
     coverage = Module("theta.porcelain.workspace.coverage")
+    in_progress = Module("theta.git.in_progress")
     lfs = Module("theta.git.lfs")
     running = Module("theta.porcelain.drive.running")
     state = Module("theta.porcelain.look.overview")

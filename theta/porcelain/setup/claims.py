@@ -75,9 +75,9 @@ def told(held: Mapping[str, Claim], command: str) -> str:
     return f"{path} has {claim}{more}; to give {them} to theta: {command}"
 
 
-def mend(patterns: Iterable[str], start: str = "") -> str:
-    """Return the command that gives the files of ``patterns`` to theta; ``start`` are options of theta."""
-    return f"theta {start}track --override {shlex.join(patterns)}"
+def mend(patterns: Iterable[str]) -> str:
+    """Return the command that gives the files of ``patterns`` to theta."""
+    return f"theta track --override {shlex.join(patterns)}"
 
 
 @dataclass(frozen=True)
