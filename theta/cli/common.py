@@ -32,19 +32,23 @@ NO_NOTICE: Final = ("-c", "core.sparseCheckout=false")
 
 
 def open_session(*, worktree: bool = True) -> Session:
-    """Open a session of the repository here, and set it up if it has checkpoints."""
+    """Open a session of the repository here, after undoing what dead commands left in its files.
+
+    It is set up if it has checkpoints, unless the command needs no ``worktree``.
+    """
     from theta.porcelain.workspace.session import Session
 
     session = Session.here(".")
     console.repository = session.repo
     if worktree:
         _ = session.repo.worktree
+    if not session.repo.is_bare:
         session.journal.heal()
-        if uses_theta(session):
+        if worktree and uses_theta(session):
             installing.ensure(session.repo)
             console.hints(installing.ensure_durable(session.repo))
-            if session.journal.owes_files:
-                _warn(running.fill_owed(session, terminal.progress))
+        if session.journal.owes_files:
+            _warn(running.fill_owed(session, terminal.progress))
     return session
 
 

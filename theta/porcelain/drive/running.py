@@ -239,11 +239,15 @@ def after_git(session: Session, shown: Showing = unseen) -> list[str]:
 def fill_owed(session: Session, shown: Showing = unseen) -> list[str]:
     """Fill in the checkpoints of which a dead command left manifests; return warnings.
 
-    A sequence that goes on fills them at its end, and another theta that is at work may be about to.
+    One that it had filled in already may still have the size of the manifest in the index, and git, which
+    compares sizes first, takes it for changed.  A sequence that goes on fills them at its end, and another
+    theta that is at work may be about to.
     """
-    if not session.journal.owes_files or session.repo.in_progress():
+    if not session.journal.owes_files or session.repo.in_progress() or session.repo.is_read_only:
         return []
     try:
+        with shown("comparing") as progress:
+            agreement.refresh(session, progress)
         return after_git(session, shown)
     except (BusyError, DiskError, NoSpaceError):
         return []
