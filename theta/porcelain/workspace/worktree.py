@@ -41,6 +41,8 @@ _WORTH_DATING_BACK: Final = 64 << 20
 """Number of bytes that git takes long to read again, through the filter."""
 _TRIES: Final = 5
 """The number of attempts to write the index in the same second as the files; after that git reads them."""
+_TICK: Final = 0.01
+"""Seconds by which the clock of files is behind at most: it is that of the last tick of the kernel."""
 
 
 _WORTH_A_MOMENT: Final = 64 << 20
@@ -304,7 +306,7 @@ def _stage_young(session: Session, done: list[Staged]) -> None:
     """
     old = [item for item in done if _is_large(item) and item.stat and item.stat.st_mtime_ns <= session.began]
     if old:
-        time.sleep(min(max(session.began // 10**9 + 1 - time.time(), 0.0), 1.0))
+        time.sleep(min(max(session.began // 10**9 + 1 + _TICK - time.time(), 0.0), 1 + _TICK))
     _stage(session, old)
     done = [item for item in done if item not in old]
     for _ in range(_TRIES):
