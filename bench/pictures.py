@@ -41,7 +41,7 @@ KINDS: Final = {
 }
 WIDTH: Final = 1180
 HEIGHT: Final = 900
-COLOURS: Final = 64
+COLOURS: Final = 128
 
 
 def story(place: Path) -> Repo:
@@ -78,7 +78,7 @@ def page(repo: Repo, target: Path) -> None:
         view.goto((repo.path / "change.html").as_uri())
         view.wait_for_timeout(500)
         drawn = Image.open(io.BytesIO(view.screenshot()))
-    drawn.convert("RGB").quantize(COLOURS).save(target, optimize=True)
+    drawn.convert("RGB").quantize(COLOURS, Image.Quantize.FASTOCTREE).save(target, optimize=True)
 
 
 def screen(repo: Repo, target: Path) -> None:
