@@ -49,6 +49,90 @@ def numbers(run: theta.Run) -> list[int | None]:
     return [item.step for item in run.steps()]
 
 
+@pytest.mark.parametrize("number", [3.0, 2.5, "3", "a\nb", None, np.ones(2)])
+def test_a_number_that_would_not_be_read_back_is_no_step(opened: theta.Repository, number: Any) -> None:
+    with theta.Run(opened, "r1", every=theta.steps(1)) as run:
+        for save in (run.step, run.save):
+            with pytest.raises(UsageError, match="the number of a step is a whole one, not"):
+                save(number, state(1))
+    assert run.resume() is None
+    if number is not None:
+        with pytest.raises(UsageError, match="the number of a step"):
+            opened.save(state(1), ref="steps", step=number)
+
+
+@pytest.mark.parametrize("number", [3, np.int64(3), np.array(3), np.uint8(3)])
+def test_a_number_of_any_whole_type_is_resumed(opened: theta.Repository, number: Any) -> None:
+    with theta.Run(opened, "r1") as run:
+        run.step(number, state(3))
+    resumed = run.resume()
+    assert resumed is not None
+    assert resumed.step == 3
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"every": 5},
+        {"every": lambda step: True},
+        {"every": theta.last(2)},
+        {"every": theta.steps},
+        {"every": theta.steps(2) | theta.last(2)},
+        {"keep": 3},
+        {"keep": theta.seconds(3)},
+        {"keep": theta.last(2) | theta.best("loss") | 3},
+    ],
+)
+def test_no_policy_is_refused_before_the_training_begins(
+    opened: theta.Repository, options: dict[str, Any]
+) -> None:
+    with pytest.raises(UsageError, match="cannot be") as caught:
+        theta.Run(opened, "r1", **options)
+    assert caught.value.hint.startswith(next(iter(options)))
+
+
+def test_a_run_has_an_open_repository_and_a_name_of_text(opened: theta.Repository, repo: Repo) -> None:
+    with pytest.raises(UsageError, match="a run cannot be in"):
+        theta.Run(str(repo.path), "r1")  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="a run cannot be named 3"):
+        theta.Run(opened, 3)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("metrics", "said"), [(0.5, "numbers by their names, not 0.5"), ({1: 2}, "not by 1")]
+)
+def test_metrics_are_numbers_by_names_of_text(opened: theta.Repository, metrics: Any, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        theta.Run(opened, "r1").step(1, state(1), metrics)
+    with pytest.raises(UsageError, match=said):
+        opened.save(state(1), ref="measured", metrics=metrics)
+
+
+@pytest.mark.parametrize(
+    ("policy", "given"),
+    [
+        (theta.steps, 1.5),
+        (theta.steps, "2"),
+        (theta.last, 2.0),
+        (theta.last, None),
+        (theta.seconds, "9"),
+        (theta.best, ""),
+        (theta.best, 3),
+    ],
+)
+def test_a_policy_takes_numbers_and_names_alone(policy: Any, given: Any) -> None:
+    with pytest.raises(UsageError, match=rf"theta\.{policy.__name__}\("):
+        policy(given)
+
+
+@pytest.mark.parametrize("framework", ["tf", "pt", None])
+def test_no_arrays_are_loaded_of_an_unknown_framework(opened: theta.Repository, framework: Any) -> None:
+    opened.save({"m.pt": {"w": np.ones(3)}, "m.npz": {"w": np.ones(3)}}, ref="made", wait=True)
+    for path in ("m.pt", "m.npz"):
+        with pytest.raises(UsageError, match="there are no arrays of"):
+            opened.load("made", path, framework=framework)
+
+
 def test_each_step_is_a_commit_with_its_metrics(opened: theta.Repository, repo: Repo) -> None:
     with theta.Run(opened, "r1") as run:
         saved(run, 1, eval_loss=2.5)

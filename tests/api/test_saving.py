@@ -222,11 +222,16 @@ def test_a_save_that_failed_is_raised_at_the_end(repo: Repo) -> None:
     [
         ("a..b", UsageError, "a branch cannot be named 'a..b'"),
         ("refs/a b", UsageError, "a ref cannot be named 'refs/a b'"),
+        ("HEAD", UsageError, "a branch cannot be named 'HEAD'"),
+        ("refs/heads/HEAD", UsageError, "a ref cannot be named 'refs/heads/HEAD'"),
+        ("@", UsageError, "a branch cannot be named '@'"),
+        ("-d", UsageError, "a branch cannot be named '-d'"),
+        (None, UsageError, "a ref is named by text, not by None"),
         ("main", RefusedError, "main is checked out"),
     ],
 )
 def test_a_ref_that_cannot_be_moved_is_refused_at_the_first_save(
-    opened: theta.Repository, ref: str, error: type[Exception], said: str
+    opened: theta.Repository, ref: Any, error: type[Exception], said: str
 ) -> None:
     with pytest.raises(error, match=said):
         opened.save({"m.safetensors": arrays()}, ref=ref)

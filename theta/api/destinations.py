@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, get_args
 
 from theta import dtypes
 from theta._numpy import np
@@ -51,6 +51,13 @@ class Destination:
 
     array: NDArray[Any]
     done: Callable[[], object] = lambda: None
+
+
+def known(framework: str) -> str:
+    """Return the name of a framework; raises :class:`UsageError` for one that has no arrays here."""
+    if framework not in get_args(Framework):
+        raise UsageError(f"there are no arrays of {framework!r} here", hint="framework='numpy' or 'torch'")
+    return framework
 
 
 def planned(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 import signal
 import threading
 import time
@@ -60,7 +61,7 @@ class steps(_Joined):  # noqa: N801 - read as theta.steps(500)
     every: int
 
     def __post_init__(self) -> None:
-        _positive("steps", self.every)
+        _count("steps", self.every)
 
     def is_due(self, step: int, /) -> bool:
         """Return whether it is such a step."""
@@ -125,7 +126,7 @@ class last(_Joined):  # noqa: N801 - read as theta.last(3)
     count: int
 
     def __post_init__(self) -> None:
-        _positive("last", self.count)
+        _count("last", self.count)
 
     def kept(self, found: Sequence[RunStep], /) -> set[str]:
         """Return those steps."""
@@ -141,7 +142,9 @@ class best(_Joined):  # noqa: N801 - read as theta.best("eval_loss", 2)
     highest: bool = False
 
     def __post_init__(self) -> None:
-        _positive("best", self.count)
+        if type(self.metric) is not str or not self.metric:
+            raise UsageError(f"theta.best({self.metric!r}): a metric is named by text")
+        _count("best", self.count)
 
     def kept(self, found: Sequence[RunStep], /) -> set[str]:
         """Return those steps; all as long as none tells the metric."""
@@ -159,6 +162,26 @@ def preemptions(policy: Any) -> list[preempted]:
     return [policy] if isinstance(policy, preempted) else []
 
 
+def require(policy: Any, way: str, option: str, example: str) -> None:
+    """Raise :class:`UsageError` unless ``policy``, and each one joined to it, has method ``way``."""
+    for part in policy.parts if isinstance(policy, Either) else ():
+        require(part, way, option, example)
+    if isinstance(policy, type) or not hasattr(policy, way):
+        raise UsageError(f"{option} cannot be {policy!r}", hint=f"{option}={example}")
+
+
+def _count(name: str, number: int) -> None:
+    try:
+        operator.index(number)
+    except TypeError as error:
+        raise UsageError(f"theta.{name}({number!r}): the number must be a whole one") from error
+    _positive(name, number)
+
+
 def _positive(name: str, number: float) -> None:
-    if not number > 0:
-        raise UsageError(f"theta.{name}({number!r}): the number must be above 0")
+    try:
+        if number > 0:
+            return
+    except TypeError as error:
+        raise UsageError(f"theta.{name}({number!r}) takes a number") from error
+    raise UsageError(f"theta.{name}({number!r}): the number must be above 0")

@@ -476,7 +476,7 @@ class Repository(Closing):  # the name that programs import; git.repository.Repo
                 not made, and one that waited is not either.  Or an error of an earlier save whose future
                 nobody waited for: this save is made nevertheless.
         """
-        request = SaveRequest(ref, {}, message, step, dict(metrics or {}))
+        request = SaveRequest(ref, {}, message, step, saving.metrics_of(metrics))
         future = self._save(request, files, lambda _, result: result)
         if wait:
             self.wait()

@@ -15,7 +15,7 @@ from theta.api import held_files, policies
 from theta.api.background import Saving
 from theta.api.closing import Closing
 from theta.api.policies import Keep, When
-from theta.errors import NoSuchCheckpointError, NotFoundError
+from theta.errors import NoSuchCheckpointError, NotFoundError, UsageError
 from theta.porcelain.stage import run_steps, saving
 from theta.porcelain.stage.run_steps import RunStep
 from theta.porcelain.stage.saved_tree import StoredFile
@@ -116,6 +116,9 @@ class Run(Closing):
         keep: the steps that stay: ``theta.last(3) | theta.best("eval_loss", 2)``; by default all.  The
             newest always stays.
         push: a remote, to which the run is pushed after each step.
+
+    Raises:
+        theta.errors.UsageError: there can be no such run, or ``every`` or ``keep`` is no policy.
     """
 
     def __init__(
@@ -127,7 +130,13 @@ class Run(Closing):
         keep: Keep | None = None,
         push: str | None = None,
     ) -> None:
+        if not hasattr(repo, "_save"):
+            raise UsageError(f"a run cannot be in {repo!r}", hint='theta.Run(theta.open("."), NAME)')
         self._repo, self.name, self.ref = repo, name, run_steps.ref_of(name)
+        if every is not None:
+            policies.require(every, "is_due", "every", "theta.steps(500)")
+        if keep is not None:
+            policies.require(keep, "kept", "keep", "theta.last(3)")
         self.every = every
         """When a step is saved; None for each one."""
         self.keep = keep
@@ -145,13 +154,14 @@ class Run(Closing):
         """Save step ``number`` if it is due; return its future, or None when it is not due.
 
         Args:
-            number: the number of the step.
+            number: the number of the step, a whole one; scalars of numpy and torch are too.
             files: as in :meth:`theta.Repository.save`.
             metrics: name -> value.
 
         Raises:
             theta.errors.ThetaError: as :meth:`theta.Repository.save` does.
         """
+        number = saving.step_number(number)
         if self.every is not None and not self.every.is_due(number):
             return None
         return self.save(number, files, metrics)
@@ -169,7 +179,8 @@ class Run(Closing):
 
         If ``whole``, it has these files alone.  The message of the commit names the step by default.
         """
-        request = SaveRequest(self.ref, {}, message, number, dict(metrics or {}), whole)
+        number = saving.step_number(number)
+        request = SaveRequest(self.ref, {}, message, number, saving.metrics_of(metrics), whole)
         return self._repo._save(request, files, self._stored)
 
     def store(self, path: str, value: Any) -> StoredFile:

@@ -50,7 +50,7 @@ class RunStep:
 
 def ref_of(name: str) -> str:
     """Return the ref of the run ``name``; raises :class:`UsageError` for what cannot be a name."""
-    if not name or name.startswith(("/", "-")) or name.endswith("/"):
+    if type(name) is not str or not name or name.startswith(("/", "-")) or name.endswith("/"):
         raise UsageError(f"a run cannot be named {name!r}")
     return PREFIX + name
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import operator
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, SupportsFloat
@@ -43,12 +44,13 @@ class SaveRequest:
     whole: bool = False
 
     def checked(self) -> SaveRequest:
-        """Return the request with the values of its metrics, which may be scalars of numpy and torch.
+        """Return the request with the values of step and metrics, which may be scalars of numpy and torch.
 
-        Raises :class:`UsageError` for a metric that would not be read back, and for text that is no message.
+        Raises :class:`UsageError` for one that would not be read back, and for text that is no message.
         """
         metrics = {name: _checked(name, value) for name, value in self.metrics.items()}
-        found = replace(self, metrics=metrics)
+        step = None if self.step is None else step_number(self.step)
+        found = replace(self, metrics=metrics, step=step)
         try:
             text = found.text().encode()
         except UnicodeEncodeError as error:
@@ -153,7 +155,31 @@ def publish(session: Session, commit: str, name: str, subject: str) -> SaveResul
     return SaveResult(made, ref, parent, {}, 0)
 
 
+def step_number(value: Any) -> int:
+    """Return the number of a step; raises :class:`UsageError` for all but whole numbers.
+
+    Another one would stand in the history and not be read back: the training would begin anew.
+    """
+    try:
+        return int(operator.index(value))
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise UsageError(f"the number of a step is a whole one, not {value!r}") from error
+
+
+def metrics_of(given: Any) -> dict[str, float]:
+    """Return the metrics that a program gave, None for none; their values are checked later.
+
+    Raises :class:`UsageError` for what is no mapping.
+    """
+    try:
+        return {} if given is None else dict(given)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"metrics are numbers by their names, not {given!r}") from error
+
+
 def _checked(name: str, value: Any) -> float:
+    if not isinstance(name, str):
+        raise UsageError(f"a metric is named by text, not by {name!r}")
     if not name or name != name.strip() or not {*"=\r\n"}.isdisjoint(name):
         raise UsageError(f"a metric cannot be named {name!r}", hint="choose a name without '='")
     if type(value) is int:
@@ -172,6 +198,8 @@ def _digits(value: float) -> str:
 
 
 def _full(name: str) -> str:
+    if not isinstance(name, str):
+        raise UsageError(f"a ref is named by text, not by {name!r}")
     return name if name.startswith("refs/") else _HEADS + name
 
 
@@ -184,7 +212,8 @@ def movable_ref(session: Session, name: str) -> str:
     """
     ref = _full(name)
     refs = session.repo.refs
-    if not refs.is_valid(ref):
+    branch = ref.removeprefix(_HEADS) if ref.startswith(_HEADS) else None
+    if not refs.is_valid(ref) or branch in ("HEAD", "@") or (branch or "").startswith("-"):
         raise UsageError(f"a {'ref' if name.startswith('refs/') else 'branch'} cannot be named {name!r}")
     if ref in refs.checked_out():
         raise RefusedError(
