@@ -238,6 +238,30 @@ def test_a_ref_that_cannot_be_moved_is_refused_at_the_first_save(
     opened.wait()
 
 
+@pytest.mark.parametrize(
+    ("files", "said"),
+    [
+        (np.ones(3), "is of type numpy.ndarray and dtype float64, not files by their paths"),
+        ([("m.safetensors", {})], "is of type builtins.list, not files"),
+        ({3: b"x"}, "a file is named by text, not by 3"),
+        ({Path("m.safetensors"): {"w": np.ones(3)}}, "a file is named by text, not by PosixPath"),
+        ({"m.safetensors": {"w": np.array(["a"])}}, "'w' is of type numpy.ndarray and dtype <U1, not an"),
+        ({"m.npz": {"w": np.array([None])}}, "'w' is of type numpy.ndarray and dtype object, not an"),
+    ],
+)
+def test_what_is_no_file_is_refused_by_its_kind(opened: theta.Repository, files: Any, said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        opened.save(files, ref="run")
+    opened.wait()
+
+
+@pytest.mark.parametrize("out", [[np.ones(3)], np.ones(3), object()])
+def test_arrays_to_fill_are_known_by_name(opened: theta.Repository, out: Any) -> None:
+    opened.save({"m.npz": {"w": np.ones(3)}}, ref="run", wait=True)
+    with pytest.raises(UsageError, match=r"out is of type .*, not arrays by their names"):
+        opened.load("run", "m.npz", out=out)
+
+
 AT_EXIT = """
 import sys, numpy, theta
 repo = theta.open(sys.argv[1])

@@ -70,6 +70,9 @@ def planned(
         UsageError: a value of ``out`` is no array that can be written to, or its elements share memory.
         FormatError: dtype or shape differ.
     """
+    if not isinstance(out, Mapping):
+        kind = type(out).__qualname__
+        raise UsageError(f"out is of type {kind}, not arrays by their names", hint="out=model.state_dict()")
     found = {}
     for name, value in flat(out):
         if not fnmatchcase(name, names):

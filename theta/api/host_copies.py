@@ -35,6 +35,7 @@ _WORTH_A_PAUSE: Final = 64 << 20
 _LITTLE: Final = "<"
 _ARRAYS: Final = ("__array__", "__array_interface__", "__dlpack__")
 """Attributes of arrays, which numbers and lists lack."""
+_EXAMPLE: Final = "name files: {'model.safetensors': arrays}"
 _NO_ARRAY: Final = (KeyError, TypeError, ValueError, StopIteration)
 """Errors of an array of a kind that no file has."""
 
@@ -119,8 +120,13 @@ def planned(files: Mapping[str, Any]) -> dict[str, PlannedCopy]:
         FormatError: the format cannot hold a value.
         NotFoundError: there is no such file on disk.
     """
+    if not isinstance(files, Mapping):
+        raise UsageError(f"what is to be saved is {_kind(files)}, not files by their paths", hint=_EXAMPLE)
     if not files:
-        raise UsageError("there is nothing to save", hint="name files: {'model.safetensors': arrays}")
+        raise UsageError("there is nothing to save", hint=_EXAMPLE)
+    for path in files:
+        if not isinstance(path, str):
+            raise UsageError(f"a file is named by text, not by {path!r}", hint=_EXAMPLE)
     return {path: _file(path, value) for path, value in files.items()}
 
 
@@ -270,4 +276,5 @@ def _named(dtype: str) -> str:
 
 
 def _kind(value: Any) -> str:
-    return f"of type {type(value).__module__}.{type(value).__qualname__}"
+    name = f"of type {type(value).__module__}.{type(value).__qualname__}"
+    return f"{name} and dtype {value.dtype}" if isinstance(value, np.ndarray) else name
