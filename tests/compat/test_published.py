@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.compat.agreement import assert_agreement
-from tests.compat.story import MODEL, NO_HOOKS, digest, edit
+from tests.compat.story import MODEL, NO_HOOKS, commit, digest, edit
 from tests.support import Repo
 
 
@@ -80,6 +80,45 @@ def test_a3_a_clone_is_what_was_published(wrong: Repo, tmp_path: Path) -> None:
     clone = Repo(tmp_path / "clone")
     assert head(clone) == head(wrong) == clone.git("rev-parse", "origin/main")
     assert "stays as it is" in done.stderr
+
+
+@pytest.fixture
+def without(tracked: Repo) -> Repo:
+    """A repository whose ``main``, of other branches too, lacks ``.theta/``; ``side`` has other tensors."""
+    tracked.git("switch", "-q", "-c", "side")
+    commit(tracked, "layer.1.weight")
+    tracked.git("switch", "-q", "main")
+    tracked.git(*NO_HOOKS, "rm", "-r", "-q", "--cached", "--sparse", ".theta")
+    tracked.git(*NO_HOOKS, "commit", "-q", "-m", "a strange folder")
+    tracked.git("branch", "other")
+    tracked.theta("switch", "-q", "main")
+    return tracked
+
+
+@pytest.mark.parametrize("line", [("switch", "-q"), ("checkout", "-q"), ("reset", "-q", "--keep")])
+def test_a3_a_wrong_head_is_left_like_any_other(without: Repo, line: tuple[str, ...]) -> None:
+    assert "nothing to commit" in without.theta("status").stdout
+    assert without.theta(*line, "side").stderr == ""
+    assert head(without) == without.git("rev-parse", "side")
+    assert_agreement(without, {MODEL: digest(without)})
+
+
+@pytest.mark.parametrize("line", [("merge", "-q"), ("merge", "-q", "-X", "average"), ("cherry-pick",)])
+def test_a3_onto_a_wrong_head_comes_what_others_have(without: Repo, line: tuple[str, ...]) -> None:
+    old = head(without)
+    without.theta(*line, "side")
+    assert without.git("rev-parse", "HEAD^") == old
+    assert without.theta("diff", "--exit-code", "side", "HEAD", "--", MODEL).stdout == ""
+    assert_agreement(without, {MODEL: digest(without)})
+
+
+def test_a3_what_is_staged_on_a_wrong_head_stays(without: Repo) -> None:
+    edit(without, "head.weight")
+    without.theta("add", MODEL)
+    want = digest(without)
+    assert "would be overwritten" in without.theta("switch", "-q", "side", code=1).stderr
+    without.theta("commit", "-q", "-m", "mine")
+    assert_agreement(without, {MODEL: want})
 
 
 @pytest.mark.parametrize("program", ["git", "theta"])

@@ -65,6 +65,7 @@ def _merge(session: Session, plan: MergePlan, dialogue: Dialogue) -> MergeResult
         return MergeResult(Ending.REFUSED, 128, head, head, left=left)
     agreement.refresh(session)
     agreement.watch(session)
+    agreement.as_committed(session)
     if not in_progress.current(session.repo).name:
         recording.begin(session)
     plan = _reduced(session, plan)

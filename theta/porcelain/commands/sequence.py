@@ -96,6 +96,7 @@ class _Sequence:
         with session.change():
             agreement.refresh(session)
             agreement.watch(session)
+            agreement.as_committed(session)
             if request.has("--abort", "--skip"):
                 session.repo.refresh_index()
                 if request.name == "rebase":

@@ -147,6 +147,7 @@ def drive(
         checked = overwrites.options(session, args)
         agreement.refresh(session)
         agreement.watch(session)
+        agreement.as_committed(session)
         if not refresh:  # git aborts a merge only if the index has the stat data of its files
             session.repo.refresh_index()
         git = session.repo.git(extra=DEFER_FILES if hooks else DEFER).in_directory(session.cwd)

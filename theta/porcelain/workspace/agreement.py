@@ -33,6 +33,9 @@ from theta.store.odb.packs import PackWriter
 
 _VERIFIED: Final = "verified-head"
 
+_KEPT: Final = "told-kept"
+"""The note of a wrong commit that others may have, which stays as it is."""
+
 
 def settle(
     session: Session,
@@ -85,7 +88,7 @@ def mend_noted(session: Session, commits: set[str] | None, *, on_purpose: bool =
 
 def _kept(session: Session, oid: str) -> str:
     """Return the warning about a wrong commit that others may have; "" if it was given before."""
-    told = session.repo.private / "told-kept"
+    told = session.repo.private / _KEPT
     if _notes.read(told) == oid:
         return ""
     _notes.write(told, oid)
@@ -93,6 +96,20 @@ def _kept(session: Session, oid: str) -> str:
         f".theta/ of commit {oid[:12]} does not agree with its manifests; others may have that commit, "
         "so it stays as it is ('theta fsck --mend' rewrites it)"
     )
+
+
+def as_committed(session: Session) -> None:
+    """Make ``.theta/`` in the index that of a HEAD that stays wrong, until :func:`settle` mends the index.
+
+    git would take what was mended for changes of the user, and refuse to go to a commit with other tensors.
+    Nothing is done where a checkpoint is staged that HEAD has not.
+    """
+    head = session.repo.head()
+    if head is None or _notes.read(session.repo.private / _KEPT) != head or session.repo.in_progress():
+        return
+    staged = {path: entry.oid for path, entry in session.index.items()}
+    if staged == {path: entry.oid for path, entry in session.head.items()}:
+        session.repo.git().run("reset", "--quiet", "HEAD", "--", f":(top){STORES}")
 
 
 def refresh(session: Session, progress: Progress | None = None) -> dict[str, worktree.Found]:
