@@ -283,6 +283,17 @@ def test_f2_a_quiet_commit_says_nothing(two: Repo) -> None:
     assert (done.stdout, done.stderr) == ("", "")
 
 
+def test_f2_a_quiet_merge_or_rebase_says_nothing(two: Repo) -> None:
+    two.git("commit", "-qam", "two")
+    two.git("branch", "side")
+    two.git("reset", "-q", "--hard", "HEAD~")
+    make_model(two.path / "m.safetensors", {name: np.full(2, 9, np.float32) for name in "ab"})
+    two.git("commit", "-qam", "three")
+    for line in ("merge -q -X theirs side", "reset -q --hard HEAD^1", "rebase -q -X theirs side"):
+        done = two.theta(*line.split())
+        assert (done.stdout, done.stderr) == ("", "")
+
+
 def test_g4_a_repository_may_be_elsewhere(two: Repo, tmp_path: Path) -> None:
     """``GIT_DIR`` and ``GIT_WORK_TREE`` from outside failed."""
     outside = Repo(tmp_path)

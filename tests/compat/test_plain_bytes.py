@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from tests.compat.agreement import assert_agreement
-from tests.compat.story import MODEL, digest, edit, new_model, run_either
+from tests.compat.story import MODEL, commit, digest, edit, new_model, run_either
 from tests.support import Repo
 
 NOW = "stored as plain bytes now, not as a checkpoint"
@@ -54,6 +54,16 @@ def test_it_is_told_and_nothing_is_deleted(tracked: Repo, elsewhere: Repo, progr
     assert all(f"{MODEL}: {NOW}" in text for text in told[1:3])
     assert not [text for text in (*told, pulled.stdout, pulled.stderr) if "delete" in text or "agree" in text]
     assert program == "git" or f"{MODEL}: {NOW}" in pulled.stdout
+
+
+@pytest.mark.parametrize("line", [("switch",), ("merge", "--no-edit"), ("cherry-pick",)])
+def test_a_git_that_stops_at_it_is_told_why(tracked: Repo, elsewhere: Repo, line: tuple[str, ...]) -> None:
+    tracked.git("switch", "-q", "-c", "before")
+    commit(tracked, "head.weight")
+    tracked.git("switch", "-q", "main")
+    replace_model(elsewhere)
+    tracked.theta("pull", "-q")
+    assert f"hint: {TO_MEND}" in tracked.theta(*line, "before", code=None).stderr
 
 
 def test_fsck_names_the_commands_that_mend_it(tracked: Repo, elsewhere: Repo) -> None:

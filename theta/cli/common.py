@@ -26,7 +26,6 @@ else:
     running = Module("theta.porcelain.drive.running")
     version_changes = Module("theta.porcelain.look.version_changes")
 
-
 NO_NOTICE: Final = ("-c", "core.sparseCheckout=false")
 """For a git that only tells of the worktree: it says nothing of the share of files that is checked out."""
 
@@ -82,9 +81,15 @@ def drive_untouched(session: Session, name: str, strategies: Sequence[str], args
 def stopped(session: Session, code: int) -> int:
     """Say what goes on where a git that ended with ``code`` left checkpoints in conflict; return the code."""
     if code and (fresh := session.again()).index.conflicts:
-        go_on = in_progress.current(fresh.repo).go_on
-        then = f"; then '{go_on}'" if go_on else ""
+        then = f"; then '{go_on}'" if (go_on := in_progress.current(fresh.repo).go_on) else ""
         console.err(f"hint: 'theta resolve' settles the checkpoints in conflict{then}")
+    return refused(session, code)
+
+
+def refused(session: Session, code: int) -> int:
+    """Name checkpoints in plain bytes, which git takes for edited, if it ended with ``code``; return that."""
+    if code and not (fresh := session.again()).index.conflicts and (plain := coverage.plain(fresh)):
+        console.err(f"hint: {coverage.plain_line(fresh, plain)}")
     return code
 
 

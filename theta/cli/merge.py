@@ -10,7 +10,7 @@ import typer
 
 from theta.cli import console, deciding, reports, searching
 from theta.cli.args import Given
-from theta.cli.common import drive_untouched, open_session, report_summary, say_full_disk
+from theta.cli.common import drive_untouched, open_session, refused, report_summary, say_full_disk
 from theta.cli.passing import Passing
 from theta.cli.terminal import Terminal
 from theta.errors import UsageError
@@ -85,6 +85,7 @@ def merge(
             words = " ".join(line.given)
             raise UsageError(f"git merge lists no such option: '{words}'", hint="'git merge -h' lists all")
         git, names = requests.GitOptions.of(line), line.words
+        console.quiet = console.quiet or line.has("--quiet")
         file = deciding.recipe_file(recipe) if recipe is not None else None
         units = deciding.spec_file(align_spec) if align_spec else ""
         tensors = requests.TensorOptions(
@@ -146,4 +147,4 @@ def _tell(session: Session, git: GitOptions, result: MergeResult) -> int:
         say_full_disk()
     for note in result.notes:
         console.warn(note)
-    return result.code
+    return refused(session, result.code)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from theta.cli import console, deciding, reports
-from theta.cli.args import Given
-from theta.cli.common import drive_untouched, open_session, report_summary, say_full_disk
+from theta.cli.args import Given, parted
+from theta.cli.common import drive_untouched, open_session, refused, report_summary, say_full_disk
 from theta.cli.passing import Passing
 from theta.cli.terminal import Terminal
 from theta.errors import UsageError
@@ -55,10 +55,11 @@ def sequence(name: str, doc: str) -> Passing:
 def _run(
     session: Session, name: str, given: Given, options: requests.TensorOptions, terminal: Terminal
 ) -> int:
+    console.quiet = console.quiet or not {"-q", "--quiet"}.isdisjoint(parted(given.args)[0])
     if not options.only_ours() and _changes_none(session, given):
         return drive_untouched(session, name, options.strategies, given.args)
     request = sequences.SequenceRequest(name, given.args, options)
-    return _told(session, sequences.sequence(session, request, terminal))
+    return refused(session, _told(session, sequences.sequence(session, request, terminal)))
 
 
 def _changes_none(session: Session, given: Given) -> bool:
