@@ -11,6 +11,8 @@ import pytest
 
 from tests.cli.checks import never_a_bug, refused
 from tests.support import Repo, make_model, mutate, random_tensors, read_model
+from theta.cli import console
+from theta.cli.app import run
 from theta.git import options
 from theta.git.run import plain
 
@@ -292,6 +294,14 @@ def test_f2_a_quiet_merge_or_rebase_says_nothing(two: Repo) -> None:
     for line in ("merge -q -X theirs side", "reset -q --hard HEAD^1", "rebase -q -X theirs side"):
         done = two.theta(*line.split())
         assert (done.stdout, done.stderr) == ("", "")
+
+
+def test_f2_a_quiet_command_leaves_the_next_as_it_is(two: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``theta demo`` runs one after the other in its process."""
+    monkeypatch.chdir(two.path)
+    for line in (["merge", "-q", "HEAD"], ["rebase", "-q", "HEAD"], ["doctor", "-q"], ["-q", "status"]):
+        run(line)
+        assert not console.quiet
 
 
 def test_g4_a_repository_may_be_elsewhere(two: Repo, tmp_path: Path) -> None:

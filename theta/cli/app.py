@@ -35,9 +35,13 @@ def run(argv: Sequence[str], *, alone: bool = False) -> int:
             # What the encoding lacks is printed as an escape; and what git prints comes in between.
             stream.reconfigure(errors="backslashreplace", line_buffering=True)
     progress.fetches = terminal.fetches
-    code = _ended(lambda: _dispatch(list(argv), alone=alone))
-    failures.compiled_in_vain()
-    return _ended(console.flush) or code
+    quiet = console.quiet
+    try:
+        code = _ended(lambda: _dispatch(list(argv), alone=alone))
+        failures.compiled_in_vain()
+        return _ended(console.flush) or code
+    finally:
+        console.quiet = quiet  # the option was of this command alone
 
 
 def _ended(work: Callable[[], int | None]) -> int:
