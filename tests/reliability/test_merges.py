@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 
 import pytest
 
-from tests.reliability.harness import State
+from tests.reliability.harness import FILE, State, write
 from tests.reliability.killing import look
 from tests.support import Repo
 from theta.git.repository import Repository
-from theta.porcelain.workspace import rollback
+from theta.porcelain.workspace import agreement, rollback
+from theta.porcelain.workspace.session import Session
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +75,40 @@ def test_e1_a_pull_killed_before_its_commit_never_was(repo: Repo) -> None:
     look(repo)
     assert State.of(repo) == before
     assert not (repo.path / ".git/AUTO_MERGE").exists()
+
+
+@pytest.mark.parametrize("merged_to", ["manifest", "gone"])
+def test_e1_a_file_of_which_the_index_had_old_stat_data_is_put_back(repo: Repo, merged_to: str) -> None:
+    """A merged manifest is in no commit, so that it was taken for an edit of the user, and filled in."""
+    repo.theta("status")
+    before, session = State.of(repo), Session(Repository.discover(repo.path))
+    agreement.refresh(session)
+    os.utime(repo.path / FILE, (1, 1))
+    mark = rollback.mark(session.repo, ["other"], unchanged=session.journal.unchanged)
+    assert FILE in mark["dirty"]
+    index = (repo.path / ".git/index").read_bytes()
+    merged(repo)
+    made, main, other = repo.git("rev-parse", *(f"{name}:{FILE}" for name in ("", "main", "other"))).split()
+    assert made not in (main, other)
+    (repo.path / ".git/index").write_bytes(index)
+    (repo.path / ".git/AUTO_MERGE").unlink()
+    (repo.path / FILE).unlink()
+    if merged_to == "manifest":
+        (repo.path / FILE).write_bytes(Repository.discover(repo.path).read_blob(made))
+    leave(repo, moving=mark)
+    look(repo, by_theta=True)
+    assert State.of(repo) == before
+
+
+def test_e1_an_edit_of_the_user_stays(repo: Repo) -> None:
+    repo.theta("status")
+    session = Session(Repository.discover(repo.path))
+    write(repo, {"emb": 7})
+    edited = (repo.path / FILE).read_bytes()
+    agreement.refresh(session)
+    leave(repo, moving=rollback.mark(session.repo, ["other"], unchanged=session.journal.unchanged))
+    look(repo, by_theta=True)
+    assert (repo.path / FILE).read_bytes() == edited
 
 
 def test_e1_what_the_user_had_staged_stays_staged(repo: Repo) -> None:

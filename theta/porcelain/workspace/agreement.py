@@ -118,6 +118,7 @@ def refresh(session: Session, progress: Progress | None = None) -> dict[str, wor
     found = {path: worktree.examine(session, path, entry.oid, progress) for path, entry in staged.items()}
     same = {path: staged[path].oid for path, item in found.items() if item.state is State.SAME}
     worktree.refresh_stat(session, same)
+    session.journal.unchanged = same.keys()
     session.cache.save()
     return found
 

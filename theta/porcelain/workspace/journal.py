@@ -12,7 +12,7 @@ import json
 import math
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -44,6 +44,8 @@ class Journal:
         self._repo = repo
         self._place = repo.private / _JOURNAL
         self.locked = locked
+        self.unchanged: Collection[str] = ()
+        """Checkpoints whose files were found to be as in the index, whatever stat data it has of them."""
 
     # -- notes ----------------------------------------------------------------------
 
@@ -54,7 +56,8 @@ class Journal:
         ``renames`` are the paths that git gives other ones before it writes the index.
         """
         _notes.write(self._repo.private / _UNFILLED, "")  # first: a failure forgets the journal, not this
-        self._note(moving=rollback.mark(self._repo, toward, renames) | {"refs_last": refs_last})
+        note = rollback.mark(self._repo, toward, renames, self.unchanged)
+        self._note(moving=note | {"refs_last": refs_last})
 
     def applying(self, tree: str) -> None:
         """Note that ``tree`` is written to the index while git has no merge in progress."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -50,11 +50,15 @@ _FULL: Final = ("unable to write file", "Out of diskspace")
 
 
 def mark(
-    repo: Repository, toward: Iterable[str] = (), renames: Iterable[tuple[str, str]] = ()
+    repo: Repository,
+    toward: Iterable[str] = (),
+    renames: Iterable[tuple[str, str]] = (),
+    unchanged: Collection[str] = (),
 ) -> dict[str, Any]:
     """Return the note ``moving``: the state before git runs.
 
     ``toward`` are the commits whose files git may write, ``renames`` the paths that it gives others.
+    Files that are ``unchanged`` may differ from the index in their stat data, and are not the user's.
     """
     toward = [revision for revision in toward if revision]
     rows = repo.listing()
@@ -63,7 +67,8 @@ def mark(
     return {
         "head": _head(repo),
         "index": hashlib.sha256(rows).hexdigest(),
-        "dirty": dirty(repo),
+        "dirty": (was := dirty(repo)),
+        "unchanged": sorted(was.keys() & set(unchanged)),
         "toward": toward,
         "standing": sorted(path for path in coming if os.path.lexists(repo.worktree / path)),
         "renames": {source: to for source, to in renames if os.path.lexists(repo.worktree / source)},
@@ -133,6 +138,7 @@ def _at_step(repo: Repository, note: Mapping[str, Any]) -> Mapping[str, Any]:
         "head": _head(repo),
         "index": _entries_of(repo, head),
         "dirty": before["dirty"],
+        "unchanged": before.get("unchanged", ()),
         "toward": [*before["toward"], *revisions],
         "standing": [*before.get("standing", ()), *old],
     }
@@ -212,7 +218,8 @@ def _put_back(repo: Repository, before: Mapping[str, Any], trees: Mapping[str, s
     was = before["dirty"]
     changed = {path: oid for path, oid in dirty(repo).items() if oid != was.get(path)}
     # A file that differed before is the user's; it is a manifest now if git stashed it to try a merge.
-    own = {path for path, oid in changed.items() if path in was and not _is_coming(repo, path, oid, trees)}
+    users = was.keys() - before.get("unchanged", ())
+    own = {path for path, oid in changed.items() if path in users and not _is_coming(repo, path, oid, trees)}
     gone = {path for path in changed if was.get(path) == ""}  # the user had deleted these
     back = [path for path in sorted(changed.keys() - own - gone) if is_stored(repo, path, trees.get(path))]
     return sorted(changed.keys() - set(_checked_out(repo, back)))
