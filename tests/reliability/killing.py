@@ -231,6 +231,7 @@ class Trial(Copies):
         if self.command.args[0] == "git":  # git leaves its locks and asks to remove them
             for lock in (repo.path / ".git").rglob("*.lock"):
                 lock.unlink()
+            self.take_index(repo)
         look(repo, by_theta=self.command.args[0] == "theta")
         if name := under_way(repo):
             write_message(repo, name)
@@ -240,6 +241,12 @@ class Trial(Copies):
         assert under_way(repo) == ""
         if not self.command.loose:
             self.repeat(repo)
+
+    def take_index(self, repo: Repo) -> None:
+        """Do what a user of git does where it died between HEAD and the index, whose lock is gone now."""
+        now = Seen.of(repo).local
+        if (now.history, now.index) == (self.new.local.history, self.old.local.index):
+            run(repo, ("theta", "reset", "-q"))
 
     def conclude(self, repo: Repo, name: str, *, abort: bool) -> None:
         """Give up what is open, or continue; a step that is committed already is skipped, as git advises."""

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.reliability.killing import COMMANDS, Trial
+from tests.reliability.killing import COMMANDS, Trial, run
 from tests.support import Repo
 
 SEED = int(os.environ.get("KILL_SEED", "20261126"))
@@ -49,3 +49,17 @@ def test_e1_killed_at_some_moments(completed: Repo, tmp_path: Path, name: str) -
 def test_e1_killed_at_many_moments(completed: Repo, tmp_path: Path, name: str) -> None:
     seen = rounds(completed, name, tmp_path, MANY, SEED + 1)
     assert seen["killed"] >= MANY // 3, seen
+
+
+def test_e1_a_git_that_died_between_head_and_the_index_is_gone_on_from(
+    completed: Repo, tmp_path: Path
+) -> None:
+    """The window is git's own, and short: the commit is made, and the index is not renamed yet."""
+    trial = Trial(completed, COMMANDS["git commit"], tmp_path)
+    repo = trial.fresh()
+    index = (repo.path / ".git/index").read_bytes()
+    run(repo, trial.command.args)
+    (repo.path / ".git/index.lock").write_bytes((repo.path / ".git/index").read_bytes())
+    (repo.path / ".git/index").write_bytes(index)
+    trial.recover(repo, abort=False)
+    trial.check_end(repo)
