@@ -109,7 +109,7 @@ class Checkpoint(Closing, Mapping[str, LazyTensor]):  # to programs; workspace's
             theta.errors.UsageError: something cannot be written to, or there is no such framework.
             theta.errors.FormatError: a dtype or a shape differs.
         """
-        destinations.known(framework)
+        destinations.check(framework)
         if out is not None:
             planned = destinations.planned(out, self, names, self._label)
             self._fetch(tensor.name for tensor, _ in planned)
@@ -136,7 +136,7 @@ class Checkpoint(Closing, Mapping[str, LazyTensor]):  # to programs; workspace's
         Raises:
             theta.errors.FormatError: the file is not one of torch's zip files, or its object has more in it.
         """
-        destinations.known(framework)
+        destinations.check(framework)
         source = self._model.source
         if source is None or self.formats != {torch_zip.NAME}:
             raise FormatError(f"{self._label} holds tensors, not an object", hint="load() reads them")

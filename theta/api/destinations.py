@@ -53,11 +53,10 @@ class Destination:
     done: Callable[[], object] = lambda: None
 
 
-def known(framework: str) -> str:
-    """Return the name of a framework; raises :class:`UsageError` for one that has no arrays here."""
+def check(framework: str) -> None:
+    """Raise :class:`UsageError` for a framework that has no arrays here."""
     if framework not in get_args(Framework):
         raise UsageError(f"there are no arrays of {framework!r} here", hint="framework='numpy' or 'torch'")
-    return framework
 
 
 def planned(

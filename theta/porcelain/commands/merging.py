@@ -63,9 +63,7 @@ def _merge(session: Session, plan: MergePlan, dialogue: Dialogue) -> MergeResult
     head = session.repo.head()
     if left := in_progress.not_concluded(session.repo):
         return MergeResult(Ending.REFUSED, 128, head, head, left=left)
-    agreement.refresh(session)
-    agreement.watch(session)
-    agreement.as_committed(session)
+    agreement.before_git(session)
     if not in_progress.current(session.repo).name:
         recording.begin(session)
     plan = _reduced(session, plan)

@@ -94,9 +94,7 @@ class _Sequence:
         """Go from stop to stop; return what became of it."""
         session, request = self._session, self._request
         with session.change():
-            agreement.refresh(session)
-            agreement.watch(session)
-            agreement.as_committed(session)
+            agreement.before_git(session)
             if request.has("--abort", "--skip"):
                 session.repo.refresh_index()
                 if request.name == "rebase":

@@ -145,9 +145,7 @@ def drive(
         if args[0] == "pull":
             overwrites.fetch(session, args[1:])
         checked = overwrites.options(session, args)
-        agreement.refresh(session)
-        agreement.watch(session)
-        agreement.as_committed(session)
+        agreement.before_git(session)
         if not refresh:  # git aborts a merge only if the index has the stat data of its files
             session.repo.refresh_index()
         git = session.repo.git(extra=DEFER_FILES if hooks else DEFER).in_directory(session.cwd)

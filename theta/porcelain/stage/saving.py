@@ -212,8 +212,8 @@ def movable_ref(session: Session, name: str) -> str:
     """
     ref = _full(name)
     refs = session.repo.refs
-    branch = ref.removeprefix(_HEADS) if ref.startswith(_HEADS) else None
-    if not refs.is_valid(ref) or branch in ("HEAD", "@") or (branch or "").startswith("-"):
+    branch = ref.removeprefix(_HEADS)
+    if not refs.is_valid(ref) or branch in ("HEAD", "@") or branch.startswith("-"):
         raise UsageError(f"a {'ref' if name.startswith('refs/') else 'branch'} cannot be named {name!r}")
     if ref in refs.checked_out():
         raise RefusedError(

@@ -98,7 +98,14 @@ def _kept(session: Session, oid: str) -> str:
     )
 
 
-def as_committed(session: Session) -> None:
+def before_git(session: Session) -> None:
+    """Make ready for a git that moves HEAD or writes files: stat data, texts of conflicts, ``.theta/``."""
+    refresh(session)
+    watch(session)
+    _as_committed(session)
+
+
+def _as_committed(session: Session) -> None:
     """Make ``.theta/`` in the index that of a HEAD that stays wrong, until :func:`settle` mends the index.
 
     git would take what was mended for changes of the user, and refuse to go to a commit with other tensors.
