@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
 import time
 
 import pytest
 
 from tests.reliability.harness import FILE, State, write
-from tests.reliability.killing import look
-from tests.support import Repo
+from tests.reliability.killing import files, left_by_theta, look
+from tests.support import Repo, sha256
 from theta.git.repository import Repository
 from theta.porcelain.workspace import agreement, rollback
 from theta.porcelain.workspace.session import Session
@@ -98,6 +99,39 @@ def test_e1_a_file_of_which_the_index_had_old_stat_data_is_put_back(repo: Repo, 
     leave(repo, moving=mark)
     look(repo, by_theta=True)
     assert State.of(repo) == before
+
+
+@pytest.mark.parametrize("is_at_work", [True, False])
+def test_e1_a_file_is_put_back_when_the_git_is_over_that_may_hold_the_index(
+    repo: Repo, is_at_work: bool
+) -> None:
+    """A theta that a git starts to filter a file leaves lock and journal of a dead one to a later."""
+    repo.theta("status")
+    before, session = State.of(repo), Session(Repository.discover(repo.path))
+    mark = rollback.mark(session.repo, ["other"])
+    (repo.path / FILE).unlink()
+    leave(repo, moving=mark)
+    (repo.path / ".git/index.lock").touch()
+    with subprocess.Popen(["git", "cat-file", "--batch"], cwd=repo.path, stdin=subprocess.PIPE) as git:
+        if is_at_work:
+            assert repo.theta("commit", "-am", "that", code=21).stderr.startswith("error: ")
+            repo.theta("log", "-1")
+            assert not (repo.path / FILE).exists()
+        assert git.stdin is not None
+        git.stdin.close()
+    look(repo, by_theta=True)
+    assert State.of(repo) == before
+    assert left_by_theta(repo) == []
+
+
+def test_e1_a_file_whose_filter_fails_is_filled_in_all_the_same(repo: Repo) -> None:
+    repo.theta("status")
+    session = Session(Repository.discover(repo.path))
+    leave(repo, moving=rollback.mark(session.repo, ["other"]))
+    (repo.path / FILE).unlink()
+    failing = {"COUNT": "1", "KEY_0": "filter.theta.process", "VALUE_0": "false"}
+    repo.theta("log", "-1", env={f"GIT_CONFIG_{key}": value for key, value in failing.items()})
+    assert sha256(repo.path / FILE) in files(repo)
 
 
 def test_e1_an_edit_of_the_user_stays(repo: Repo) -> None:

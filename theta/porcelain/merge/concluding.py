@@ -23,10 +23,9 @@ from theta.porcelain.drive.running import Driven
 from theta.porcelain.merge import in_memory, recording
 from theta.porcelain.merge.in_memory import Joined
 from theta.porcelain.merge.joining import How
-from theta.porcelain.workspace.rollback import PARKED, bring_back
+from theta.porcelain.workspace.rollback import PARKED, UNFILTERED, bring_back
 from theta.porcelain.workspace.session import Session
 
-_UNFILTERED: Final = ("-c", "filter.theta.process=", "-c", "filter.theta.required=false")
 _EARLIER: Final = re.compile(r"(\^+|~\d+)$")
 _STRATEGY: Final = "theta"
 _PROGRAM: Final = """\
@@ -96,7 +95,7 @@ def _check_out(git: Git, tree: str, checked: Sequence[str] = ()) -> None:
     command = ("read-tree", "-m", "-u", "HEAD", tree)
     if checked:
         git.run(*checked, *command, "-n")
-    done = git.run(*_UNFILTERED, *command, check=False)
+    done = git.run(*UNFILTERED, *command, check=False)
     if done.code < 0:  # it was killed, and left its lock file
         raise GitFailedError(command[0], done.code, "")
     if done.code:  # only the filter can tell whether a file as new as the index changed

@@ -89,7 +89,7 @@ class Journal:
         """Put back the files that a failed git changed; return the files that stay changed.
 
         If git was ``killed``, its lock files are removed first.  Raises :class:`NoSpaceError` on a full
-        disk; then the next command puts the files back.
+        disk, :class:`BusyError` if the index is locked; then the next command puts the files back.
         """
         note = _read(self._place)
         if note is None:
@@ -225,7 +225,8 @@ class Journal:
 def _heal(repo: Repository) -> None:
     """Undo dead commands; the caller holds the lock of this worktree.
 
-    Raises :class:`NoSpaceError` on a full disk.  A journal stays until its command is undone.
+    Raises :class:`NoSpaceError` on a full disk, :class:`BusyError` while a git is at work whose lock of the
+    index this may be.  A journal stays until its command is undone.
     """
     dead = list(_dead(repo))
     for _, note in dead:
@@ -239,9 +240,11 @@ def _heal(repo: Repository) -> None:
         since, earliest = (min(note[key] for _, note in dead) for key in ("started", "earliest"))
         joined_packs.remove_orphans(repo, since, earliest)
     for journal, note in dead:
-        if processes.is_of_this_machine(str(note.get("owner", ""))):  # the gits of others are not seen
-            _unlock(repo, note)
+        is_ours = processes.is_of_this_machine(str(note.get("owner", "")))  # the gits of others are not seen
+        held = is_ours and stale_locks.remove(repo, note["earliest"], note["until"])
         rollback.undo(repo, note)
+        if held:
+            _remember_locks(repo, note)
         _notes.write(repo.private / _UNFILLED, "")
         _notes.drop(journal)
 
@@ -317,9 +320,14 @@ def _read(journal: Path) -> dict[str, Any] | None:
 def _unlock(repo: Repository, note: dict[str, Any]) -> None:
     """Remove the lock files of a dead git; a later command removes those that something living may hold."""
     if stale_locks.remove(repo, note["earliest"], note["until"]):
-        kept = {"token": note["token"], "owner": note.get("owner", ""), "started": note["earliest"]}
-        kept["until"] = min(note["until"], time.time())
-        _notes.write(repo.private / f"{_DRIVING}{os.urandom(16).hex()}", json.dumps(kept))
+        _remember_locks(repo, note)
+
+
+def _remember_locks(repo: Repository, note: dict[str, Any]) -> None:
+    """Leave a journal by which a later command removes the lock files of a dead git that stay."""
+    kept = {"token": note["token"], "owner": note.get("owner", ""), "started": note["earliest"]}
+    kept["until"] = min(note["until"], time.time())
+    _notes.write(repo.private / f"{_DRIVING}{os.urandom(16).hex()}", json.dumps(kept))
 
 
 def _temporaries(place: Path) -> Iterator[Path]:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from theta import _fs
-from theta.errors import NoSpaceError, ThetaError
+from theta.errors import BusyError, NoSpaceError, ThetaError
 from theta.git import state_files
 from theta.git.object_format import ObjectFormat
 from theta.git.repository import Repository
@@ -45,6 +45,8 @@ _OF_A_MERGE: Final = (
     state_files.SQUASH_MSG,
     state_files.AUTO_MERGE,
 )
+UNFILTERED: Final = ("-c", "filter.theta.process=", "-c", "filter.theta.required=false")
+"""Options of a git that writes manifests in place of files."""
 _FULL: Final = ("unable to write file", "Out of diskspace")
 """Messages of git on a full disk that do not include the system's error."""
 
@@ -78,8 +80,8 @@ def mark(
 def undo(repo: Repository, note: Mapping[str, Any], *, killed: bool = True) -> list[str]:
     """Undo the command whose journal is ``note``, unless it finished.
 
-    Returns the files that git changed and that stay changed.  Raises :class:`NoSpaceError` if it must be
-    tried again: the journal has to be kept until then.
+    Returns the files that git changed and that stay changed.  Raises :class:`NoSpaceError` or
+    :class:`BusyError` if it must be tried again: the journal has to be kept until then.
     """
     applying, moving = note.get("applying"), note.get("moving")
     left: list[str] = []
@@ -226,15 +228,28 @@ def _put_back(repo: Repository, before: Mapping[str, Any], trees: Mapping[str, s
 
 
 def _checked_out(repo: Repository, paths: list[str]) -> list[str]:
-    """Check out ``paths`` from the index; return them, or nothing if git failed."""
+    """Check out ``paths`` from the index; return them, or nothing if git failed.
+
+    If the filter fails they become manifests, which are filled in later, or told of.
+    """
     names = "".join(f"{path}\0" for path in paths).encode("utf-8", "surrogateescape")
-    done = not names or _git(repo, "checkout-index", "-f", "-u", "-z", "--stdin", stdin=names)
+    out = ("checkout-index", "-f", "-u", "-z", "--stdin")
+    done = not names or _git(repo, *out, stdin=names) or _git(repo, *UNFILTERED, *out, stdin=names)
     return paths if done else []
 
 
 def _git(repo: Repository, *args: str, stdin: bytes | None = None) -> bool:
-    """Run git and return whether it succeeded; raises :class:`NoSpaceError` if the disk is full."""
+    """Run git and return whether it succeeded.
+
+    Raises :class:`NoSpaceError` if the disk is full, :class:`BusyError` if the index is locked: a lock file
+    stays while a git is at work, and that git may have started this theta, to filter a file.
+    """
     done = repo.git().run(*args, stdin=stdin, check=False)
+    if done.code and os.path.lexists(lock := Path(f"{repo.index_path}.lock")):
+        raise BusyError(
+            "an interrupted command cannot be undone: the index is locked",
+            hint=f"if no git is running, remove {lock}; the next theta command undoes it then",
+        )
     said = done.stderr.decode("utf-8", "replace")
     full = isinstance(_fs.write_error(ThetaError(said), repo.worktree), NoSpaceError)
     if done.code and (done.code < 0 or full or any(words in said for words in _FULL)):
