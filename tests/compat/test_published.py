@@ -10,6 +10,9 @@ import pytest
 from tests.compat.agreement import assert_agreement
 from tests.compat.story import MODEL, NO_HOOKS, commit, digest, edit
 from tests.support import Repo
+from theta.git.repository import Repository
+from theta.porcelain.workspace import commit_closure
+from theta.porcelain.workspace.session import Session
 
 
 @pytest.fixture
@@ -101,6 +104,60 @@ def test_a3_a_wrong_head_is_left_like_any_other(without: Repo, line: tuple[str, 
     assert without.theta(*line, "side").stderr == ""
     assert head(without) == without.git("rev-parse", "side")
     assert_agreement(without, {MODEL: digest(without)})
+
+
+BY_GIT = [
+    *("switch side", "checkout side", "checkout HEAD~", "stash", "revert --no-edit HEAD", "rebase side"),
+    *("merge side", "cherry-pick side", "pull --no-rebase --no-edit . side", "bisect start HEAD HEAD~"),
+    *("commit --allow-empty -m more", "merge --no-commit same"),
+]
+
+
+@pytest.mark.parametrize("line", BY_GIT)
+def test_a3_git_finds_a_wrong_head_as_it_was_committed(without: Repo, line: str) -> None:
+    without.git("branch", "same", "HEAD~")
+    assert without.git("status", "--porcelain") == ""
+    if line == "stash":
+        edit(without, "head.weight")
+    done = without.try_git(*line.split())
+    assert "would be overwritten" not in done.stderr
+    if (without.path / ".git/REBASE_HEAD").exists():  # the strange folder is what is applied
+        without.git("rebase", "--continue", env={"GIT_EDITOR": "true"})
+    elif done.returncode:
+        assert {row[:12] for row in without.git("status", "--porcelain").splitlines()} <= {
+            "A  .theta/mo",
+            f"M  {MODEL}"[:12],
+        }
+        without.git("commit", "-q", "--no-edit")
+    assert without.git("status", "--porcelain") == ""
+    if commit_closure.head_agrees(Session(Repository.discover(without.path))):
+        assert_agreement(without, {MODEL: digest(without)})
+
+
+@pytest.mark.parametrize("line", [("commit", "-q", "-m", "x"), ("commit", "-q", "--allow-empty", "-m", "x")])
+def test_a3_the_next_commit_has_all_and_is_pushed(
+    without: Repo, tmp_path: Path, line: tuple[str, ...]
+) -> None:
+    by_a_remote(without, tmp_path)
+    without.theta(*line)
+    assert "rebuilt" not in without.theta("push", "-q", "origin", "main").stderr
+    assert_agreement(without, {MODEL: digest(without)})
+    without.theta("clone", "-q", (tmp_path / "remote").as_uri(), str(tmp_path / "clone"))
+    assert digest(Repo(tmp_path / "clone")) == digest(without)
+
+
+def test_a3_gc_keeps_what_only_the_manifest_of_a_wrong_head_names(tracked: Repo, tmp_path: Path) -> None:
+    want = edit(tracked, "layer.1.weight")
+    tracked.theta("add", MODEL)
+    tracked.git(*NO_HOOKS, "commit", "-q", "-m", "without .theta/", "--", MODEL)
+    by_a_remote(tracked, tmp_path)
+    tracked.theta("switch", "-q", "main")
+    assert tracked.git("status", "--porcelain") == ""
+    for line in ("gc -q --prune=now", "repack -q -a -d -F", "prune --expire=now"):
+        tracked.git(*line.split())
+        tracked.theta("gc", "--quiet", "--prune=now")
+    tracked.theta("commit", "-q", "-m", "x")
+    assert_agreement(tracked, {MODEL: want})
 
 
 @pytest.mark.parametrize("line", [("merge", "-q"), ("merge", "-q", "-X", "average"), ("cherry-pick",)])

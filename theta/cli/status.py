@@ -114,7 +114,7 @@ def _remarks(session: Session, report: Report) -> None:
     if report.plain:
         console.out(coverage.plain_line(session, report.plain))
     if not report.head_agrees:
-        console.out("HEAD lacks stored tensors of its checkpoints; 'theta fsck --mend' rebuilds them")
+        console.out("HEAD lacks stored tensors of its checkpoints; the next commit has them")
     if not report.rows:
         console.out("nothing to commit, working tree clean")
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from theta.errors import MissingObjectsError
 from theta.git.backends.index_entries import Staged
 from theta.git.object_format import TREE, ObjectFormat
-from theta.git.object_values import MODE_BLOB, MODE_TREE, tree_bytes
+from theta.git.object_values import MODE_BLOB, MODE_TREE, TreeEntry, tree_bytes
 from theta.git.repository import STORES
 from theta.lazy import Module
 from theta.store.format import listings
@@ -83,6 +83,18 @@ def sync_index(
         for name in files:
             edit.remove(f"{directory}/{name}")
     return missing
+
+
+def put_back(
+    edit: EditedIndex, committed: Mapping[str, TreeEntry], held: Mapping[str, tuple[str, bool]]
+) -> None:
+    """Make ``.theta/`` in the index, which is ``held`` now, that of a commit: path -> entry in its tree."""
+    edit.remove_conflicts_under(STORES)
+    for path in held.keys() - committed.keys():
+        edit.remove(path)
+    for path, entry in committed.items():
+        if held.get(path) != (entry.id, True) or entry.mode != MODE_BLOB:
+            edit.put(Staged(path, entry.id, entry.mode, skip=True))
 
 
 def wrong(

@@ -47,6 +47,11 @@ def hold(repo: Repository, manifest: str, store_tree: str, pack: Path | None) ->
     repo.refs.put({REFS + manifest: store_tree, REFS + manifest + _TEXT: manifest})
 
 
+def is_held(repo: Repository, manifest: str) -> bool:
+    """Return whether a ref holds what clean stored for the manifest with id ``manifest``."""
+    return REFS + manifest in repo.refs
+
+
 def renew(repo: Repository, manifest: str) -> bool:
     """Keep what an earlier git command's clean stored for ``manifest`` until this one has written its index.
 
@@ -56,7 +61,7 @@ def renew(repo: Repository, manifest: str) -> bool:
     if note is None or note.adopted:
         return False
     replace(note, owner=processes.owner()).write()
-    if REFS + manifest not in repo.refs or not repo.has(manifest):
+    if not is_held(repo, manifest) or not repo.has(manifest):
         return False
     repo.refs.put({REFS + manifest + _TEXT: manifest})
     return True

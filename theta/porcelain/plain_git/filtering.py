@@ -163,9 +163,7 @@ class Filter:
         if kept is not None and kept.same_value(cached):
             return kept
         if not is_held:
-            with session.objects.writer(keep=True) as pack:
-                tree = closure.store_tree(pack, cached)
-            held.hold(session.repo, known, tree, pack.path)
+            index_closure.hold(session, cached)
         return cached
 
     def _store_new(self, path: str, source: FileSource, kept: Manifest | None) -> Manifest:

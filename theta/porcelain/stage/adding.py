@@ -173,7 +173,7 @@ def prepare_commit(
             if everything:
                 selection = selection.including(coverage.newcomers(session, git, [":(top)"]))
             added = add(session, selection, progress)
-    raw = staging.new_raw(session, index_closure.sync(session))
+    raw = staging.new_raw(session, index_closure.sync(session, to_commit=True))
     staging.refuse_pointers(session, raw)
     recording.tell(session)
     return added

@@ -13,15 +13,14 @@ from dataclasses import dataclass
 from typing import Final
 
 from theta import _notes
-from theta.errors import DiskError, ManifestError, MissingObjectsError, NewerFormatError, NoSpaceError
+from theta.errors import ManifestError, MissingObjectsError, NewerFormatError
 from theta.git import commit_graph
 from theta.git.commit_graph import unpublished
-from theta.git.object_format import TREE
-from theta.git.object_values import Commit, Tree, tree_bytes
+from theta.git.object_values import Commit, Tree
 from theta.git.repository import STORES
 from theta.porcelain.setup import sparse_patterns
-from theta.porcelain.workspace import index_closure, unsettled, worktree
-from theta.porcelain.workspace.checkpoints import Checkpoints, by_content
+from theta.porcelain.workspace import commit_closure, index_closure, unsettled, worktree
+from theta.porcelain.workspace.checkpoints import Checkpoints
 from theta.porcelain.workspace.exchange import Exchange
 from theta.porcelain.workspace.session import Session
 from theta.porcelain.workspace.worktree import State
@@ -29,9 +28,6 @@ from theta.progress import Progress
 from theta.store import closure
 from theta.store.changes import counted
 from theta.store.format.manifest import Manifest, has_conflict_markers
-from theta.store.odb.packs import PackWriter
-
-_VERIFIED: Final = "verified-head"
 
 _KEPT: Final = "told-kept"
 """The note of a wrong commit that others may have, which stays as it is."""
@@ -94,29 +90,14 @@ def _kept(session: Session, oid: str) -> str:
     _notes.write(told, oid)
     return (
         f".theta/ of commit {oid[:12]} does not agree with its manifests; others may have that commit, "
-        "so it stays as it is ('theta fsck --mend' rewrites it)"
+        "so it stays as it is ('theta fsck --mend' rewrites it); the next commit has it right"
     )
 
 
 def before_git(session: Session) -> None:
-    """Make ready for a git that moves HEAD or writes files: stat data, texts of conflicts, ``.theta/``."""
+    """Make ready for a git that moves HEAD or writes files: stat data, texts of conflicts."""
     refresh(session)
     watch(session)
-    _as_committed(session)
-
-
-def _as_committed(session: Session) -> None:
-    """Make ``.theta/`` in the index that of a HEAD that stays wrong, until :func:`settle` mends the index.
-
-    git would take what was mended for changes of the user, and refuse to go to a commit with other tensors.
-    Nothing is done where a checkpoint is staged that HEAD has not.
-    """
-    head = session.repo.head()
-    if head is None or _notes.read(session.repo.private / _KEPT) != head or session.repo.in_progress():
-        return
-    staged = {path: entry.oid for path, entry in session.index.items()}
-    if staged == {path: entry.oid for path, entry in session.head.items()}:
-        session.repo.git().run("reset", "--quiet", "HEAD", "--", f":(top){STORES}")
 
 
 def refresh(session: Session, progress: Progress | None = None) -> dict[str, worktree.Found]:
@@ -183,25 +164,6 @@ class Mended:
     kept: tuple[str, ...] = ()
 
 
-def _checkpoints(session: Session, tree: Tree) -> Checkpoints:
-    """Return the checkpoints of ``tree``.
-
-    An untracked manifest counts too if ``.theta/`` has its store: deleting a line of ``.gitattributes``
-    must not delete the tensors.
-    """
-    listed = session.of_tree(tree)
-    stores = tree.get(STORES)
-    names = {entry.name for entry in stores.tree} if stores is not None and stores.tree is not None else set()
-    extra = names - listed.by_store.keys()
-    if not extra:
-        return listed
-    files = {path: entry.id for path, entry in session.repo.walk_blobs(tree) if path not in listed}
-    others = Checkpoints(by_content(session.repo, files), session.manifest_or_none)
-    foreign = {path for path, manifest in others.manifests.items() if manifest.store not in extra}
-    more = (one for path, one in others.items() if path not in foreign)
-    return Checkpoints([*listed.values(), *more], session.manifest_or_none)
-
-
 def _all_read(session: Session, found: Checkpoints) -> list[Manifest]:
     """Return the manifests of ``found``; raises :class:`ManifestError` if one cannot be read."""
     read: list[Manifest] = []
@@ -213,57 +175,9 @@ def _all_read(session: Session, found: Checkpoints) -> list[Manifest]:
     return read
 
 
-def stores_id(session: Session, tree: Tree) -> str | None:
-    """Return the id that ``.theta`` must have in ``tree``; None when it must be absent."""
-    dry = PackWriter(session.objects.directory, lambda _: True, session.repo.format)
-    return closure.stores_tree(dry, _checkpoints(session, tree).manifests.values())
-
-
-def agrees(session: Session, tree: Tree) -> bool:
-    """Return whether ``.theta/`` in ``tree`` is the closure of its manifests."""
-    entry = tree.get(STORES)
-    return (entry.id if entry is not None else None) == stores_id(session, tree)
-
-
-def holds(session: Session, tree: Tree) -> bool:
-    """Return whether ``.theta/`` in ``tree`` has all that its manifests name.
-
-    It may have stores of no manifest, too: a git without theta deleted a checkpoint, or committed the file as
-    plain bytes.  The next commit leaves them out.
-    """
-    entry = tree.get(STORES)
-    there = entry.tree if entry is not None else None
-    stores = _checkpoints(session, tree).by_store.keys()
-    kept = [(one.name, one.mode, one.id) for one in there or () if one.name in stores]
-    body = tree_bytes(kept)
-    form = session.repo.format
-    return stores_id(session, tree) == (form.object_id(TREE, (body,), len(body)).hex() if kept else None)
-
-
-def head_holds(session: Session) -> bool:
-    """Return whether the commit at HEAD has all that its manifests name."""
-    head = session.repo.head()
-    return head is None or head_agrees(session) or holds(session, session.repo.tree_of(head))
-
-
-def head_agrees(session: Session) -> bool:
-    """Return whether the commit at HEAD is in agreement; a positive result is cached by its id."""
-    head = session.repo.head()
-    if head is None:
-        return True
-    note = session.repo.private / _VERIFIED
-    if _notes.read(note) == head:
-        return True
-    if not agrees(session, session.repo.tree_of(head)):
-        return False
-    with contextlib.suppress(DiskError, NoSpaceError):
-        _notes.write(note, head)
-    return True
-
-
 def mend_head(session: Session, *, on_purpose: bool = False) -> Mended | None:
     """Rewrite the commit at HEAD if its ``.theta/`` is wrong (never during a rebase)."""
-    if session.repo.in_progress() or head_agrees(session):
+    if session.repo.in_progress() or commit_closure.head_agrees(session):
         return None
     head = session.repo.head()
     return mend_range(session, {head}, on_purpose=on_purpose) if head else None
@@ -283,9 +197,13 @@ def mend_range(session: Session, commits: Iterable[str], *, on_purpose: bool = F
         return None
     ordered = commit_graph.oldest_first(repo, head, wanted)
     session.expect_trees(wanted)
-    wrong = {oid for oid in (commit.id for commit in ordered) if not agrees(session, repo.tree_of(oid))}
+    wrong = {
+        oid
+        for oid in (commit.id for commit in ordered)
+        if not commit_closure.agrees(session, repo.tree_of(oid))
+    }
     own = unpublished(repo, wanted) if wrong else set[str]()
-    wrong -= {oid for oid in wrong - own if holds(session, repo.tree_of(oid))}
+    wrong -= {oid for oid in wrong - own if commit_closure.holds(session, repo.tree_of(oid))}
     if not wrong:
         return None
     free = wanted if on_purpose else own
@@ -316,7 +234,7 @@ def mended_tree(session: Session, tree: Tree) -> str:
 
     Raises :class:`ManifestError` if a manifest cannot be read, and :class:`MissingObjectsError`.
     """
-    manifests = _all_read(session, _checkpoints(session, tree))
+    manifests = _all_read(session, commit_closure.checkpoints(session, tree))
     wanted = closure.expected(manifests)
     session.repo.promised.expect(wanted.values())
     for directory, oid in wanted.items():

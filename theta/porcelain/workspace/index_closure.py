@@ -1,4 +1,9 @@
-"""``.theta/`` in the index: the closure of the staged manifests."""
+"""``.theta/`` in the index: the closure of the staged manifests.
+
+Where HEAD has another ``.theta/`` and stays so, since others may have that commit, the index has that of HEAD
+until a checkpoint is staged that HEAD has not: git would take anything else for changes of the user, and
+refuse to leave that commit.  Refs hold what such an index does not name.
+"""
 
 from __future__ import annotations
 
@@ -8,10 +13,11 @@ from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from theta.errors import ManifestError, MissingObjectsError
 from theta.git.backends.index_entries import Staged
 from theta.git.repository import STORES
 from theta.porcelain.setup import sparse_patterns
-from theta.porcelain.workspace import worktree
+from theta.porcelain.workspace import commit_closure, worktree
 from theta.porcelain.workspace.checkpoints import Checkpoints, by_content
 from theta.porcelain.workspace.session import Change, Session
 from theta.store import closure, held_packs
@@ -49,12 +55,12 @@ def following(session: Session) -> Iterator[Change]:
     sparse_patterns.require(session.repo)  # git may lock the index for it
     with session.change() as change:
         yield change
-        kept = _close(session, change.index, session.edited(change.index))
+        kept = _follow(session, change.index, session.edited(change.index))
     held_packs.adopt(session.repo, kept)
 
 
-def sync(session: Session, index: Path | None = None) -> list[str]:
-    """Make ``.theta/`` in the index the closure of the staged manifests.
+def sync(session: Session, index: Path | None = None, *, to_commit: bool = False) -> list[str]:
+    """Make ``.theta/`` in the index follow the staged manifests, or their closure if it is ``to_commit``.
 
     Returns the paths of tracked files that are staged as raw bytes.
     """
@@ -63,9 +69,52 @@ def sync(session: Session, index: Path | None = None) -> list[str]:
     with session.change(index) as change:
         edit = change.index
         staged = session.index_of(index)  # again, as it is under the lock
-        kept = _close(session, edit, staged)
+        kept = (_close if to_commit else _follow)(session, edit, staged)
     held_packs.adopt(session.repo, kept)
     return [path for path in staged if path not in staged.manifests]
+
+
+def is_as_committed(session: Session, staged: Checkpoints) -> bool:
+    """Return whether the checkpoints ``staged`` are those of HEAD, and ``.theta/`` of HEAD is not theirs."""
+    if session.repo.head() is None or staged.conflicts:
+        return False
+    with contextlib.suppress(ManifestError, MissingObjectsError):
+        return not commit_closure.head_agrees(session) and _ids(staged) == _ids(session.head)
+    return False
+
+
+def _ids(found: Checkpoints) -> dict[str, str]:
+    return {path: one.oid for path, one in found.items()}
+
+
+def _follow(session: Session, edit: EditedIndex, staged: Checkpoints) -> set[str]:
+    """Make ``.theta/`` in ``edit`` the closure of the manifests of ``staged``, or that of HEAD if it stays.
+
+    Returns the ids of the manifests whose trees it names.
+    """
+    if not is_as_committed(session, staged):
+        return _close(session, edit, staged)
+    for manifest in staged.manifests.values():
+        _hold(session, manifest)
+    entry = session.repo.tree_of("HEAD").get(STORES)
+    stores = entry.tree if entry is not None else None
+    files = session.repo.walk_blobs(stores, _BELOW) if stores is not None else ()
+    closure.put_back(edit, dict(files), edit.paths_under(STORES))
+    return set()
+
+
+def _hold(session: Session, manifest: Manifest) -> None:
+    """Keep what ``manifest`` names, if it is here, for as long as an index names the manifest."""
+    repo = session.repo
+    if not held_packs.is_held(repo, manifest.oid) and all(map(repo.has, closure.places(manifest).values())):
+        hold(session, manifest)
+
+
+def hold(session: Session, manifest: Manifest) -> None:
+    """Keep what ``manifest`` names, all of which is here, until git has written its index."""
+    with session.objects.writer(keep=True) as pack:
+        tree = closure.store_tree(pack, manifest)
+    held_packs.hold(session.repo, manifest.oid, tree, pack.path)
 
 
 def _close(session: Session, edit: EditedIndex, staged: Checkpoints) -> set[str]:
