@@ -339,6 +339,12 @@ def test_a_file_that_is_written_meanwhile_is_tried_again(
     assert len(tries) == 2
 
 
+@pytest.mark.parametrize("interval", [0, -1.0, float("nan")])
+def test_an_interval_is_a_time(trainer: Repo, tmp_path: Path, interval: float) -> None:
+    with pytest.raises(UsageError, match="an interval is a time in seconds, not "):
+        theta.follow(trainer.path, "r1", tmp_path / "out", interval=interval)
+
+
 def test_the_repository_of_a_follower_may_be_removed(trainer: Repo, tmp_path: Path) -> None:
     save(trainer, 1)
     follower = Follower(request(str(trainer.path), tmp_path / "out"))

@@ -96,6 +96,7 @@ def test_a_run_has_an_open_repository_and_a_name_of_text(opened: theta.Repositor
         theta.Run(str(repo.path), "r1")  # type: ignore[arg-type]
     with pytest.raises(UsageError, match="a run cannot be named 3"):
         theta.Run(opened, 3)  # type: ignore[arg-type]
+    assert repr(theta.Run(opened, "r1")) == f"Run({opened!r}, 'r1')"
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from tests.compat.agreement import assert_agreement
 from tests.compat.story import MODEL, NO_HOOKS, commit, digest, edit
 from tests.support import Repo
 from theta.git.repository import Repository
-from theta.porcelain.workspace import commit_closure
+from theta.porcelain.workspace import closures
 from theta.porcelain.workspace.session import Session
 
 
@@ -130,7 +130,7 @@ def test_a3_git_finds_a_wrong_head_as_it_was_committed(without: Repo, line: str)
         }
         without.git("commit", "-q", "--no-edit")
     assert without.git("status", "--porcelain") == ""
-    if commit_closure.head_agrees(Session(Repository.discover(without.path))):
+    if closures.head_agrees(Session(Repository.discover(without.path))):
         assert_agreement(without, {MODEL: digest(without)})
 
 

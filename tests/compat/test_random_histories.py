@@ -19,7 +19,7 @@ import pytest
 
 from tests.compat.inprocess import theta
 from tests.support import Repo, make_model, read_model
-from theta.porcelain.workspace import commit_closure
+from theta.porcelain.workspace import closures
 from theta.porcelain.workspace.session import Session
 
 MODEL: Final = "model.safetensors"
@@ -77,7 +77,7 @@ class Pair:
         assert self.log(self.repo) == self.log(self.twin)
         assert self.repo.git("status", "--porcelain") == ""
         session = Session.here(self.repo.path)
-        assert commit_closure.agrees(session, session.repo.tree_of("HEAD"))
+        assert closures.agrees(session, session.repo.tree_of("HEAD"))
 
     def log(self, repo: Repo) -> list[str]:
         return repo.git("log", "--format=%s", "--topo-order").splitlines()
@@ -89,7 +89,7 @@ class Pair:
             sides = (repo.git("rev-list", "--topo-order", branch).split() for repo in (self.repo, self.twin))
             for commit, other in zip(*sides, strict=True):
                 tree = session.repo.tree_of(commit)
-                assert commit_closure.agrees(session, tree), commit
+                assert closures.agrees(session, tree), commit
                 if tree.get(MODEL) is not None:
                     manifest = session.manifest(session.at(commit)[MODEL].oid)
                     want = from_text(self.twin.git("show", f"{other}:{TEXT}"))

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from tests.compat.story import NO_HOOKS
 from tests.support import Repo, make_model
 from theta.errors import NotFoundError, UsageError
 from theta.porcelain.lineage import averaging, tracing
@@ -67,6 +68,13 @@ def found(repo: Repo, **request: Any) -> dict[str, VersionNode]:
     """Subject -> version."""
     result = tracing.lineage(Session.here(repo.path), LineageRequest(**request))
     return {node.subject: node for node in result.nodes.values()}
+
+
+def test_a_commit_that_changes_only_its_store_is_no_version(repo: Repo) -> None:
+    known = found(repo).keys()
+    repo.git(*NO_HOOKS, "rm", "-r", "-q", "--cached", "--sparse", ".theta")
+    repo.git(*NO_HOOKS, "commit", "-qm", "a strange folder")
+    assert found(repo).keys() == known
 
 
 def test_each_version_says_what_it_came_from_and_by_what(repo: Repo) -> None:

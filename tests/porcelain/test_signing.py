@@ -104,6 +104,15 @@ def test_what_was_signed_is_verified(signed: Repo) -> None:
     told(signed, "--signature", "../model.sig", "--key", "../key.pub", code=0)
 
 
+def test_without_a_key_of_git_both_ways_to_sign_are_named(template: Repo, tmp_path: Path) -> None:
+    repo = template.copy(tmp_path / "repo")
+    repo.git("config", "user.signingKey", str(tmp_path / "none"))
+    said = repo.theta("sign", code=None)
+    assert said.returncode
+    assert "hint: git signs with user.signingKey" in said.stderr
+    assert repo.git("for-each-ref", "refs/theta/signatures") == ""
+
+
 def test_the_programs_of_model_signing_agree(signed: Repo, tmp_path: Path) -> None:
     """Its program verifies the worktree by the file that theta wrote, and theta the file that it wrote."""
     tool = str(Path(sys.executable).with_name("model_signing"))

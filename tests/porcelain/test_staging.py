@@ -12,7 +12,7 @@ from tests.compat.inprocess import theta
 from tests.support import Repo, make_model, random_tensors, sha256
 from theta.git.backends.index import IndexEdit
 from theta.porcelain.stage.staging import bases_of
-from theta.porcelain.workspace.index_closure import store_name
+from theta.porcelain.workspace.closures import store_name
 from theta.porcelain.workspace.session import Session
 from theta.store.format import manifest as manifests
 from theta.store.format.manifest import Manifest

@@ -13,7 +13,7 @@ from tests.reliability.harness import FILE, State, write
 from tests.reliability.killing import files, left_by_theta, look
 from tests.support import Repo, sha256
 from theta.git.repository import Repository
-from theta.porcelain.workspace import agreement, rollback
+from theta.porcelain.workspace import rollback, worktree
 from theta.porcelain.workspace.session import Session
 
 
@@ -83,7 +83,7 @@ def test_e1_a_file_of_which_the_index_had_old_stat_data_is_put_back(repo: Repo, 
     """A merged manifest is in no commit, so that it was taken for an edit of the user, and filled in."""
     repo.theta("status")
     before, session = State.of(repo), Session(Repository.discover(repo.path))
-    agreement.refresh(session)
+    worktree.refresh(session)
     os.utime(repo.path / FILE, (1, 1))
     mark = rollback.mark(session.repo, ["other"], unchanged=session.journal.unchanged)
     assert FILE in mark["dirty"]
@@ -139,7 +139,7 @@ def test_e1_an_edit_of_the_user_stays(repo: Repo) -> None:
     session = Session(Repository.discover(repo.path))
     write(repo, {"emb": 7})
     edited = (repo.path / FILE).read_bytes()
-    agreement.refresh(session)
+    worktree.refresh(session)
     leave(repo, moving=rollback.mark(session.repo, ["other"], unchanged=session.journal.unchanged))
     look(repo, by_theta=True)
     assert (repo.path / FILE).read_bytes() == edited

@@ -149,7 +149,7 @@ def sneak(path: Path, dice: random.Random) -> None:
 
 def status_rounds(repo: Repo, rounds: int) -> int:
     """How many in-place rewrites ``status`` misses, driven in one process."""
-    from theta.porcelain.workspace import agreement
+    from theta.porcelain.workspace import worktree
     from theta.porcelain.workspace.session import Session
     from theta.porcelain.workspace.worktree import State
 
@@ -161,12 +161,12 @@ def status_rounds(repo: Repo, rounds: int) -> int:
     for number in range(rounds):
         sneak(path, dice)
         changed = path.read_bytes() != original
-        found = agreement.refresh(Session.here(repo.path))["m.safetensors"].state
+        found = worktree.refresh(Session.here(repo.path))["m.safetensors"].state
         missed += changed and found is not State.MODIFIED
         if number % 3 == 0:
             with path.open("r+b") as file:
                 file.write(original)
-            assert agreement.refresh(Session.here(repo.path))["m.safetensors"].state is State.SAME
+            assert worktree.refresh(Session.here(repo.path))["m.safetensors"].state is State.SAME
     return missed
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TypedDict, Unpack
 
-from theta.errors import ThetaError
+from theta.errors import ThetaError, UsageError
 from theta.porcelain.replicas import following
 from theta.porcelain.replicas.following import Followed, FollowRequest
 
@@ -52,8 +52,10 @@ def follow(
     Raises:
         theta.errors.WouldOverwriteError: a file has content that is in no version.
         theta.errors.NoSpaceError: the disk is full.
-        theta.errors.UsageError: the repository is for another remote.
+        theta.errors.UsageError: the repository is for another remote, or the interval is no time.
     """
+    if not interval > 0:
+        raise UsageError(f"an interval is a time in seconds, not {interval!r}")
     text, ended = os.fspath(remote), stop or threading.Event()
     repository = how.get("repository")
     request = FollowRequest(

@@ -143,6 +143,9 @@ class Run(Closing):
         """The steps that stay; None for all."""
         self._push = push
 
+    def __repr__(self) -> str:
+        return f"Run({self._repo!r}, {self.name!r})"
+
     @property
     def preempted(self) -> bool:
         """Whether the signal of a ``theta.preempted()`` came: the loop should end."""

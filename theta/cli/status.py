@@ -25,10 +25,10 @@ if TYPE_CHECKING:
     from theta.porcelain.drive import running
     from theta.porcelain.look import overview as state
     from theta.porcelain.look.overview import Report, Row
-    from theta.porcelain.workspace import agreement, coverage
+    from theta.porcelain.workspace import coverage, worktree
     from theta.porcelain.workspace.session import Session
 else:
-    agreement = Module("theta.porcelain.workspace.agreement")
+    worktree = Module("theta.porcelain.workspace.worktree")
     coverage = Module("theta.porcelain.workspace.coverage")
     in_progress = Module("theta.git.in_progress")
     lfs = Module("theta.git.lfs")
@@ -53,7 +53,7 @@ def status(
     found = None
     if not as_json and asked.known and uses_theta(session):
         with terminal.progress("comparing") as progress:
-            found = agreement.refresh(session, progress)
+            found = worktree.refresh(session, progress)
         if state.is_untouched(session, found):
             return _show(session, *NO_NOTICE, "status", *asked.given)
     if not as_json and (found is None or not _is_ours(asked)):
@@ -114,7 +114,7 @@ def _remarks(session: Session, report: Report) -> None:
     if report.plain:
         console.out(coverage.plain_line(session, report.plain))
     if not report.head_agrees:
-        console.out("HEAD lacks stored tensors of its checkpoints; the next commit has them")
+        console.out("HEAD lacks stored tensors of its checkpoints; the next commit has them, and 'theta fsck --mend' mends HEAD")
     if not report.rows:
         console.out("nothing to commit, working tree clean")
 

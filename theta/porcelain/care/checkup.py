@@ -21,7 +21,7 @@ from theta.git.quoting import split_lines
 from theta.git.repository import STORES
 from theta.porcelain.care import lines_of_lfs
 from theta.porcelain.setup import installing
-from theta.porcelain.workspace import abandoned, agreement, commit_closure, coverage, index_closure, worktree
+from theta.porcelain.workspace import abandoned, agreement, closures, coverage, worktree
 from theta.porcelain.workspace.session import Session
 from theta.progress import Progress
 from theta.store import closure
@@ -233,7 +233,7 @@ def _stores(session: Session) -> Iterator[Complaint]:
         for entry in session.repo.read_index()
         if entry.path.startswith(f"{STORES}/")
     }
-    if index_closure.is_as_committed(session, session.index):
+    if closures.is_as_committed(session, session.index):
         return  # the index has what HEAD has, of which _agreement tells
     wrong = closure.wrong(held, session.index.manifests.values(), session.repo.format)
     if wrong and not session.index.conflicts:
@@ -244,7 +244,7 @@ def _stores(session: Session) -> Iterator[Complaint]:
 def _agreement(session: Session) -> Iterator[Complaint]:
     head = session.repo.head()
     try:
-        if head is None or session.repo.in_progress() or commit_closure.head_holds(session):
+        if head is None or session.repo.in_progress() or closures.head_holds(session):
             return
         text = f"{STORES}/ of commit {head[:12]} does not agree with its manifests"
         known = head not in commit_graph.unpublished(session.repo, [head])

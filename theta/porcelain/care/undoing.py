@@ -24,7 +24,7 @@ from theta.git.backends.index_entries import Entry, Staged
 from theta.git.repository import Repository
 from theta.porcelain.care import undo_notes
 from theta.porcelain.care.undo_notes import HeadState
-from theta.porcelain.workspace import agreement
+from theta.porcelain.workspace import agreement, worktree
 from theta.porcelain.workspace.session import Change, Session
 from theta.progress import Progress
 
@@ -85,7 +85,7 @@ def undo(session: Session, progress: Progress | None = None) -> Undone:
         _put(session, files.due, old)
         fresh = session.again()
         agreement.fill(fresh, progress)
-        agreement.refresh(fresh, progress)
+        worktree.refresh(fresh, progress)
         done = [path for path in note["begun"]["files"] if path not in left]
         undo_notes.write(repo, _reversed(repo, note, done))
         moved = {name: (new, was) for name, (was, new) in note["refs"].items() if was != new}
@@ -166,7 +166,7 @@ def _are_at(repo: Repository, note: Mapping[str, Any], state: int) -> bool:
 def _begin(session: Session, note: Mapping[str, Any], progress: Progress | None) -> dict[str, Any]:
     """Give the index of now a second name, and note that the undo begins, and the files it will write."""
     repo = session.repo
-    agreement.refresh(session, progress)
+    worktree.refresh(session, progress)
     repo.refresh_index()
     place = undo_notes.other_index(repo)
     _fs.remove(place)
@@ -254,7 +254,7 @@ def _not_done(
 ) -> list[str]:
     """Return those of ``paths`` that an undo which was killed did not bring to their old version."""
     fresh = session.again()
-    agreement.refresh(fresh, progress)
+    worktree.refresh(fresh, progress)
     fresh.repo.refresh_index()
     changed = _changed(fresh.repo, fresh.repo.index_path)
     return [path for path in paths if path not in old or path in changed]

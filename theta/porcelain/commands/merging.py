@@ -31,7 +31,7 @@ from theta.porcelain.merge import answers, dry_run, octopus, recording, replay, 
 from theta.porcelain.merge.replay import Replayed
 from theta.porcelain.search import trials
 from theta.porcelain.search.trials import Contest, Score, SearchRequest, SearchResult
-from theta.porcelain.workspace import agreement
+from theta.porcelain.workspace import agreement, worktree
 from theta.porcelain.workspace.session import Session
 
 _SEARCHED: Final = "name it: -X ties --search ..."
@@ -199,7 +199,7 @@ def go_on(
     """Settle the conflicts of the unfinished merge, and commit it; other operations git commits."""
     with session.change():
         now, head = _under_way(session), session.repo.head()
-        agreement.refresh(session)
+        worktree.refresh(session)
         decided = decision.decide_here(session, options, dialogue)
         if not resolving.unmerged(session):
             decision.refuse(options.first(), "nothing is in conflict any more")
@@ -215,7 +215,7 @@ def conclude(session: Session, dialogue: Dialogue = NOBODY) -> MergeResult:
     """Commit the unfinished merge; conflicts stay as they are, and then there is no commit."""
     with session.change():
         now, head = _under_way(session), session.repo.head()
-        agreement.refresh(session)
+        worktree.refresh(session)
         unmerged = tuple(resolving.unmerged(session))
         if unmerged or now.name != "merge":
             ending = Ending.CONFLICTS if unmerged else Ending.PREPARED

@@ -17,7 +17,7 @@ from theta.git.run import GitFailedError, Result
 from theta.porcelain.drive import overwrites, running
 from theta.porcelain.drive.incoming import TreeChange
 from theta.porcelain.setup import installing
-from theta.porcelain.workspace import agreement
+from theta.porcelain.workspace import worktree
 from theta.porcelain.workspace.exchange import Exchange
 from theta.porcelain.workspace.session import Session
 from theta.store.read.random_access import StoredSource
@@ -74,7 +74,7 @@ def advance(session: Session, new: str, move: Callable[[], None]) -> None:
     same = _refuse_overwriting(fresh, step)
     overwrites.checked(fresh, [step], ("read-tree", "--"))  # the room on the disk, and patterns
     with fresh.change():
-        agreement.refresh(fresh)
+        worktree.refresh(fresh)
         fresh.repo.refresh_index()
         with _aside(fresh, same), Exchange(fresh).hold() as files:
             fresh.journal.moving(new, refs_last=True)

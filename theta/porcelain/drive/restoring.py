@@ -11,7 +11,7 @@ from theta.git.backends.index_entries import Staged
 from theta.git.object_values import MODE_BLOB
 from theta.git.repository import STORES
 from theta.git.run import Git
-from theta.porcelain.workspace import index_closure, worktree
+from theta.porcelain.workspace import closures, worktree
 from theta.porcelain.workspace.exchange import Exchange
 from theta.porcelain.workspace.session import Session
 from theta.progress import Progress
@@ -110,7 +110,7 @@ def fill(session: Session, wanted: dict[str, Wanted], progress: Progress | None 
 
 def unstage(session: Session, wanted: dict[str, Wanted]) -> None:
     """Set the index entries to the wanted versions."""
-    with index_closure.following(session) as change:
+    with closures.following(session) as change:
         for path, version in wanted.items():
             change.index.drop_conflict(path)
             if version.oid is None:

@@ -246,7 +246,7 @@ def fill_owed(session: Session, shown: Showing = unseen) -> list[str]:
         return []
     try:
         with shown("comparing") as progress:
-            agreement.refresh(session, progress)
+            worktree.refresh(session, progress)
         return after_git(session, shown)
     except (BusyError, DiskError, NoSpaceError):
         return []

@@ -171,6 +171,11 @@ def names_of_commits(session: Session) -> dict[str, tuple[str, ...]]:
     return found
 
 
+def _is_as_before(path: str, after: Manifest | None, old: Sequence[tuple[MadeOf, Manifest]]) -> bool:
+    """Return whether the commit before had this manifest at ``path``, and only its store changed."""
+    return after is not None and [(one.path, manifest.oid) for one, manifest in old] == [(path, after.oid)]
+
+
 class _Tracer:
     """Finds out what the versions of one checkpoint were made of."""
 
@@ -185,7 +190,7 @@ class _Tracer:
         old = [
             (MadeOf(commit, where), manifest) for commit, where, manifest in before if manifest is not None
         ]
-        if after is None and not old:
+        if (after is None and not old) or _is_as_before(path, after, old):
             return None
         deed, detail, origins = self._deed(oid, path, after, old)
         commit = self._session.repo.commit(oid)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from theta.errors import MissingObjectsError, NotHereYetError, ThetaError
-from theta.porcelain.workspace import commit_closure
+from theta.porcelain.workspace import closures
 from theta.porcelain.workspace.session import Session
 from theta.store.format.manifest import Line, Manifest
 from theta.store.read.reassembly import Restorer
@@ -79,7 +79,7 @@ def _commit(session: Session, oid: str, seen: set[str], owed: Owed, *, read_data
             if len(found) > MOST:
                 yield f"{oid[:12]}:{path}: and {len(found) - MOST} more"
     yield from _shared_stores(session, oid)
-    if not commit_closure.holds(session, tree):
+    if not closures.holds(session, tree):
         yield f"commit {oid[:12]}: .theta/ lacks what the manifests name"
 
 

@@ -10,7 +10,7 @@ from theta.git.repository import STORES
 from theta.lazy import Module
 from theta.porcelain.look import version_changes
 from theta.porcelain.look.version_changes import Group, ModelChanges
-from theta.porcelain.workspace import agreement, commit_closure, coverage
+from theta.porcelain.workspace import closures, coverage, worktree
 from theta.porcelain.workspace.checkpoints import EMPTY, Checkpoints, is_shard
 from theta.porcelain.workspace.session import Session
 from theta.porcelain.workspace.worktree import Found, State, skeleton_of
@@ -151,7 +151,7 @@ def is_untouched(session: Session, found: dict[str, Found]) -> bool:
         return False
     staged = {path: one.oid for path, one in session.index.items()}
     committed = {path: one.oid for path, one in session.head.items()}
-    return staged == committed and not session.index.conflicts and commit_closure.head_holds(session)
+    return staged == committed and not session.index.conflicts and closures.head_holds(session)
 
 
 def report(
@@ -164,14 +164,14 @@ def report(
 
     ``found`` are the files of all checkpoints, if they were examined already.
     """
-    found = agreement.refresh(session, progress) if found is None else found
+    found = worktree.refresh(session, progress) if found is None else found
     modified = {path: item for path, item in found.items() if item.state is State.MODIFIED}
     excluded = [f":(exclude,top){STORES}", *(f":(exclude,top,literal){path}" for path in modified)]
     pathspec = [*(paths or [":(top)"]), *excluded]
     with session.journal.reading():
         fields = session.repo.git().changes("status", "--porcelain=v2", "--branch", "-z", "--", *pathspec)
     result = Report(
-        head_agrees=commit_closure.head_holds(session), operation=in_progress.current(session.repo).name
+        head_agrees=closures.head_holds(session), operation=in_progress.current(session.repo).name
     )
     _parse(fields, result)
     _add_modified(session, modified, result)

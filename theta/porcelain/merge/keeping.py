@@ -15,7 +15,7 @@ from theta.errors import UsageError
 from theta.git.attributes import only_tracked
 from theta.merging.engine import MergeOptions
 from theta.porcelain.workspace.checkpoints import Checkpoints
-from theta.porcelain.workspace.index_closure import store_name
+from theta.porcelain.workspace.closures import store_name
 from theta.porcelain.workspace.session import Session
 
 _ENDING: Final = ".momentum.safetensors"

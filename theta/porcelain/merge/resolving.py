@@ -21,7 +21,7 @@ from theta.merging.states import Conflict, Settled, three_way
 from theta.porcelain.merge import joining, made_texts, recording
 from theta.porcelain.merge.joining import FILE, How, Merged, all_manifests, merge_checkpoints
 from theta.porcelain.merge.versions import Stages, Three, Versions, read_text
-from theta.porcelain.workspace import index_closure, worktree
+from theta.porcelain.workspace import closures, worktree
 from theta.porcelain.workspace.checkpoints import Checkpoint
 from theta.porcelain.workspace.exchange import Exchange
 from theta.porcelain.workspace.session import Session
@@ -162,7 +162,7 @@ def settle(
     ``files`` has the old files of the worktree open.  ``at_once``: git merged just now, and the user could
     not settle anything yet.  Raises :class:`WouldOverwriteError` for a text that the user edited.
     """
-    with index_closure.following(session) as change:
+    with closures.following(session) as change:
         pack = change.pack
         merged = merge_checkpoints(session, pack, versions, opened.paths, how, files)
         staged = {path: pack.blob(manifest.data, text=True) for path, manifest in merged.resolved.items()}

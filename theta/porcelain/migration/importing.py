@@ -19,7 +19,7 @@ from theta.porcelain.migration.raw_origin import RawOrigin
 from theta.porcelain.stage import saved_tree
 from theta.porcelain.stage.commit_writer import CommitWriter
 from theta.porcelain.workspace import worktree
-from theta.porcelain.workspace.index_closure import store_name
+from theta.porcelain.workspace.closures import store_name
 from theta.porcelain.workspace.session import Change, Session
 from theta.store import closure
 from theta.store.files import file_scan

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from theta.git.pktline import PktLines
     from theta.porcelain.setup import installing
     from theta.porcelain.stage import staging
-    from theta.porcelain.workspace import index_closure, unsettled
+    from theta.porcelain.workspace import closures, unsettled
     from theta.porcelain.workspace.session import Session
     from theta.store import closure
     from theta.store import held_packs as held
@@ -46,7 +46,7 @@ else:  # a filter that defers needs none of these, and starts in a third of the 
     file_scan = Module("theta.store.files.file_scan")
     file_source = Module("theta.store.files.file_source")
     held = Module("theta.store.held_packs")
-    index_closure = Module("theta.porcelain.workspace.index_closure")
+    closures = Module("theta.porcelain.workspace.closures")
     installing = Module("theta.porcelain.setup.installing")
     lfs = Module("theta.git.lfs")
     listings = Module("theta.store.format.listings")
@@ -158,12 +158,12 @@ class Filter:
         is_held = self.looking or known in {session.index_of(file).oid(path) for file in {None, self.index}}
         is_held = is_held or held.renew(session.repo, known)  # before the look at what is here
         cached = session.manifest_or_none(known) if session.repo.has(known) else None
-        if cached is None or not index_closure.complete(session, cached):
+        if cached is None or not closures.complete(session, cached):
             return None
         if kept is not None and kept.same_value(cached):
             return kept
         if not is_held:
-            index_closure.hold(session, cached)
+            closures.hold(session, cached)
         return cached
 
     def _store_new(self, path: str, source: FileSource, kept: Manifest | None) -> Manifest:

@@ -15,7 +15,7 @@ from theta.git.repository import STORES
 from theta.lazy import Module
 from theta.porcelain.setup import installing, sparse_patterns
 from theta.porcelain.stage import staging
-from theta.porcelain.workspace import agreement, commit_closure, coverage, index_closure, worktree
+from theta.porcelain.workspace import agreement, closures, coverage, worktree
 from theta.porcelain.workspace.session import Session
 from theta.progress import Progress
 
@@ -37,7 +37,7 @@ def pre_commit(session: Session, index: Path, *, alone: bool = True, git: str = 
     ``alone``: no theta command runs this git, so the hook gives the hints itself.  ``git`` is the id of the
     process of git, where it is known.
     """
-    raw = staging.new_raw(session, index_closure.sync(session, index, to_commit=True), index)
+    raw = staging.new_raw(session, closures.sync(session, index, to_commit=True), index)
     staging.refuse_pointers(session, raw)
     for path in raw:
         problem = f"{path} is staged as raw bytes, not as a checkpoint"
@@ -96,7 +96,7 @@ def post_commit(session: Session, progress: Progress | None = None) -> list[str]
 def pre_merge_commit(session: Session, index: Path) -> list[str]:
     """Stop a merge whose ``.theta/`` does not agree, because this hook cannot change the tree."""
     before = _ids(session.repo.read_index(index))
-    index_closure.sync(session, index, to_commit=True)
+    closures.sync(session, index, to_commit=True)
     if before != _ids(session.repo.read_index(index)):
         raise HookRefusedError(
             "the merge left .theta/ behind; it is mended now", hint="conclude it with 'git commit'"
@@ -126,7 +126,7 @@ def post_applypatch(session: Session, progress: Progress | None = None) -> list[
     """
     lines = post_checkout(session, progress)
     if in_progress.is_last_patch(session.repo):
-        agreement.refresh(session, progress)
+        worktree.refresh(session, progress)
     return lines
 
 
@@ -143,7 +143,7 @@ def post_index_change(session: Session, progress: Progress | None = None) -> lis
     if (session.repo.gitdir / "index.lock").exists():
         return []
     with contextlib.suppress(BusyError):
-        index_closure.sync(session)
+        closures.sync(session)
         sparse_patterns.clear_stores(session.repo)
         if in_progress.goes_on(session.repo):
             return []  # git has the stat data of the files in memory
@@ -177,7 +177,7 @@ def _refuse_broken(session: Session, updates: Sequence[tuple[str, str]]) -> None
     for local, remote in updates:
         hidden = [f"^{remote}"] if session.repo.has(remote) else ["--not", "--remotes"]
         for oid in session.repo.git().run("rev-list", local, *hidden).text.split():
-            if not commit_closure.holds(session, session.repo.tree_of(oid)):
+            if not closures.holds(session, session.repo.tree_of(oid)):
                 raise HookRefusedError(
                     f"commit {oid[:12]} lacks objects of its checkpoints in .theta/", hint="theta fsck --mend"
                 )

@@ -6,11 +6,12 @@ Signing.  Each signature is a commit on top of those before it, so that two of t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 from theta.errors import BadSignatureError
+from theta.git.run import Git, GitFailedError
 from theta.porcelain.signing.statements import MOST
 from theta.porcelain.workspace.session import Session
 
@@ -65,10 +66,20 @@ def keep(session: Session, commit: str, files: Mapping[str, bytes], *, by_git: b
         rows = "".join(f"100644 blob {oid}\t{name}\n" for name, oid in sorted(kept.items()))
         tree = git.run("mktree", stdin=rows.encode()).text.strip()
         words = [*(["-p", parent] if parent else []), *(["-S"] if by_git else []), "-m", f"Sign {commit}"]
-        made = git.run("commit-tree", *words, tree).text.strip()
+        made = _committed(git, words, tree)
         nothing = "0" * len(made)
         git.run("update-ref", "-m", "theta sign", f"{REFS}{commit}", made, parent or nothing)
     return made
+
+
+def _committed(git: Git, words: Sequence[str], tree: str) -> str:
+    """Make a commit; git's error is about the key that it lacks, more often than not."""
+    done = git.run("commit-tree", *words, tree, check=False)
+    if done.code:
+        keyed = "git signs with user.signingKey (git config gpg.format ssh|openpgp); --key FILE needs no git"
+        said = done.stderr.decode("utf-8", "replace")
+        raise GitFailedError("commit-tree", done.code, said, hint=keyed if "-S" in words else "")
+    return done.text.strip()
 
 
 def _blobs(session: Session, commit: str) -> dict[str, str]:

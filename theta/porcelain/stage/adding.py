@@ -22,7 +22,7 @@ from theta.porcelain.merge import recording
 from theta.porcelain.setup import claims
 from theta.porcelain.stage import staging
 from theta.porcelain.stage.staging import Added
-from theta.porcelain.workspace import agreement, coverage, index_closure, worktree
+from theta.porcelain.workspace import closures, coverage, worktree
 from theta.porcelain.workspace.checkpoints import is_manifest
 from theta.porcelain.workspace.session import Session
 from theta.progress import Progress
@@ -125,7 +125,7 @@ def add(
     added = [_warned(session, item) for item in staged]
     added = [replace(item, newcomer=item.path in selection.newcomers) for item in added]
     if selection.gone:
-        with index_closure.following(session) as change:
+        with closures.following(session) as change:
             for path in selection.gone:
                 change.index.remove(path)
                 change.index.drop_conflict(path)
@@ -164,7 +164,7 @@ def prepare_commit(
     ``everything`` also stages new files that a tracked pattern matches: ``git commit -a`` would skip
     them, and the next training run would overwrite the only copy.
     """
-    agreement.refresh(session, progress)
+    worktree.refresh(session, progress)
     added: list[Added] = []
     if everything or paths:
         git = session.repo.git().in_directory(session.cwd)
@@ -173,7 +173,7 @@ def prepare_commit(
             if everything:
                 selection = selection.including(coverage.newcomers(session, git, [":(top)"]))
             added = add(session, selection, progress)
-    raw = staging.new_raw(session, index_closure.sync(session, to_commit=True))
+    raw = staging.new_raw(session, closures.sync(session, to_commit=True))
     staging.refuse_pointers(session, raw)
     recording.tell(session)
     return added

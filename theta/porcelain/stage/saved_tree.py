@@ -15,7 +15,7 @@ from theta.porcelain.setup import attribute_lines
 from theta.porcelain.setup.installing import STORE_ATTRIBUTES
 from theta.porcelain.workspace import worktree
 from theta.porcelain.workspace.checkpoints import EMPTY
-from theta.porcelain.workspace.index_closure import store_name
+from theta.porcelain.workspace.closures import store_name
 from theta.porcelain.workspace.session import Session
 from theta.store import closure
 from theta.store.files import file_scan

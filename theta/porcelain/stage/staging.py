@@ -14,7 +14,7 @@ from theta.git import lfs
 from theta.git.backends.index_entries import Staged
 from theta.lazy import Module
 from theta.porcelain.workspace import unsettled, worktree
-from theta.porcelain.workspace.index_closure import complete, following, store_name, sync
+from theta.porcelain.workspace.closures import complete, following, store_name, sync
 from theta.porcelain.workspace.session import Session
 from theta.progress import Progress, begin
 from theta.store import closure

@@ -15,7 +15,7 @@ from theta.porcelain.stage import folding, update_files
 from theta.porcelain.stage.folding import UpdatedShard
 from theta.porcelain.stage.staging import Added
 from theta.porcelain.tensors import tied_weights
-from theta.porcelain.workspace import index_closure, worktree
+from theta.porcelain.workspace import closures, worktree
 from theta.porcelain.workspace.checkpoints import Checkpoint
 from theta.porcelain.workspace.session import Session
 from theta.progress import Progress
@@ -54,7 +54,7 @@ def update_model(
     warning = "; ".join(
         dict.fromkeys(filter(None, map(partial(folding.warning, found.ties), brought, found.fitted)))
     )
-    with index_closure.following(session) as change:
+    with closures.following(session) as change:
         changed = folding.store(session.objects, change.pack, shards, found.steps, progress)
         oids = [change.pack.blob(manifest.data, text=True) for manifest in changed]
         change.store()

@@ -19,11 +19,10 @@ from theta.git.commit_graph import unpublished
 from theta.git.object_values import Commit, Tree
 from theta.git.repository import STORES
 from theta.porcelain.setup import sparse_patterns
-from theta.porcelain.workspace import commit_closure, index_closure, unsettled, worktree
+from theta.porcelain.workspace import closures, unsettled, worktree
 from theta.porcelain.workspace.checkpoints import Checkpoints
 from theta.porcelain.workspace.exchange import Exchange
 from theta.porcelain.workspace.session import Session
-from theta.porcelain.workspace.worktree import State
 from theta.progress import Progress
 from theta.store import closure
 from theta.store.changes import counted
@@ -48,7 +47,7 @@ def settle(
     as changed.  ``exchange`` has the old files open.
     """
     notes = [] if session.repo.in_progress() else mend_noted(session, None, on_purpose=on_purpose)
-    index_closure.sync(session)
+    closures.sync(session)
     sparse_patterns.clear_stores(session.repo)
     missing = worktree.complete(session, progress, exchange) if files else []
     notes += _put_ours(session, progress) if files else []
@@ -61,7 +60,7 @@ def settle(
 
 def fill(session: Session, progress: Progress | None = None, files: Exchange | None = None) -> None:
     """Update ``.theta/`` and the files of the worktree after git wrote manifests."""
-    index_closure.sync(session)
+    closures.sync(session)
     worktree.complete(session, progress=progress, files=files)
 
 
@@ -96,19 +95,8 @@ def _kept(session: Session, oid: str) -> str:
 
 def before_git(session: Session) -> None:
     """Make ready for a git that moves HEAD or writes files: stat data, texts of conflicts."""
-    refresh(session)
+    worktree.refresh(session)
     watch(session)
-
-
-def refresh(session: Session, progress: Progress | None = None) -> dict[str, worktree.Found]:
-    """Examine every staged checkpoint and give unchanged ones fresh stat data in the index."""
-    staged = session.index
-    found = {path: worktree.examine(session, path, entry.oid, progress) for path, entry in staged.items()}
-    same = {path: staged[path].oid for path, item in found.items() if item.state is State.SAME}
-    worktree.refresh_stat(session, same)
-    session.journal.unchanged = same.keys()
-    session.cache.save()
-    return found
 
 
 # -- conflicts that git leaves --------------------------------------------------------------
@@ -177,7 +165,7 @@ def _all_read(session: Session, found: Checkpoints) -> list[Manifest]:
 
 def mend_head(session: Session, *, on_purpose: bool = False) -> Mended | None:
     """Rewrite the commit at HEAD if its ``.theta/`` is wrong (never during a rebase)."""
-    if session.repo.in_progress() or commit_closure.head_agrees(session):
+    if session.repo.in_progress() or closures.head_agrees(session):
         return None
     head = session.repo.head()
     return mend_range(session, {head}, on_purpose=on_purpose) if head else None
@@ -198,12 +186,10 @@ def mend_range(session: Session, commits: Iterable[str], *, on_purpose: bool = F
     ordered = commit_graph.oldest_first(repo, head, wanted)
     session.expect_trees(wanted)
     wrong = {
-        oid
-        for oid in (commit.id for commit in ordered)
-        if not commit_closure.agrees(session, repo.tree_of(oid))
+        oid for oid in (commit.id for commit in ordered) if not closures.agrees(session, repo.tree_of(oid))
     }
     own = unpublished(repo, wanted) if wrong else set[str]()
-    wrong -= {oid for oid in wrong - own if commit_closure.holds(session, repo.tree_of(oid))}
+    wrong -= {oid for oid in wrong - own if closures.holds(session, repo.tree_of(oid))}
     if not wrong:
         return None
     free = wanted if on_purpose else own
@@ -234,7 +220,7 @@ def mended_tree(session: Session, tree: Tree) -> str:
 
     Raises :class:`ManifestError` if a manifest cannot be read, and :class:`MissingObjectsError`.
     """
-    manifests = _all_read(session, commit_closure.checkpoints(session, tree))
+    manifests = _all_read(session, closures.checkpoints(session, tree))
     wanted = closure.expected(manifests)
     session.repo.promised.expect(wanted.values())
     for directory, oid in wanted.items():

@@ -16,7 +16,7 @@ from theta.git.attributes import only_tracked
 from theta.git.repository import STORES
 from theta.porcelain.setup import attribute_lines, attribute_probe, claims, installing, overriding
 from theta.porcelain.setup.claims import Claim
-from theta.porcelain.workspace import index_closure
+from theta.porcelain.workspace import closures
 from theta.porcelain.workspace.session import Session
 
 NAME: Final = ".gitattributes"
@@ -202,7 +202,7 @@ def untrack(session: Session, cwd: Path, unwanted: Sequence[str]) -> list[str]:
     gone = sorted(before - session.index.keys())
     if gone:
         session.repo.git(extra={}).run("add", "--renormalize", "--", *(f":(top,literal){p}" for p in gone))
-    index_closure.sync(session)
+    closures.sync(session)
     return gone
 
 

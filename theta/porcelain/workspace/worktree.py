@@ -143,6 +143,17 @@ def skeleton_of(session: Session, manifest: Manifest | None) -> Skeleton | None:
         return None
 
 
+def refresh(session: Session, progress: Progress | None = None) -> dict[str, Found]:
+    """Examine every staged checkpoint and give unchanged ones fresh stat data in the index."""
+    staged = session.index
+    found = {path: examine(session, path, entry.oid, progress) for path, entry in staged.items()}
+    same = {path: staged[path].oid for path, item in found.items() if item.state is State.SAME}
+    refresh_stat(session, same)
+    session.journal.unchanged = same.keys()
+    session.cache.save()
+    return found
+
+
 def refresh_stat(session: Session, paths: dict[str, str]) -> None:
     """Write the stat data of unchanged files (path -> manifest id) to their index entries.
 
