@@ -114,7 +114,9 @@ def _remarks(session: Session, report: Report) -> None:
     if report.plain:
         console.out(coverage.plain_line(session, report.plain))
     if not report.head_agrees:
-        console.out("HEAD lacks stored tensors of its checkpoints; the next commit has them, and 'theta fsck --mend' mends HEAD")
+        console.out(
+            "HEAD lacks tensors of its checkpoints; a commit brings them, 'theta fsck --mend' mends HEAD"
+        )
     if not report.rows:
         console.out("nothing to commit, working tree clean")
 
