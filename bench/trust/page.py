@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -16,17 +17,39 @@ _BEGIN, _END = "<!-- made by: python -m bench.trust --page -->\n", "<!-- until h
 
 
 def rows(found: Sequence[Row]) -> str:
-    """Return the table of all campaigns, then that of faults that were mended."""
+    """Return the table of one state, that of all campaigns, then that of faults that were mended."""
     sound = [row for row in found if not row.mended]
     lines = [
+        *_one_state(found),
         "| campaign | cases | lost | wrong | executed | other | bound 3/n | hours | seeds | commits |",
         "|---|---:|---:|---:|---:|---:|---:|---:|---|---|",
-        *(_line(name, [row for row in sound if row.campaign == name]) for name in campaigns.NAMES),
+        *filter(None, (_line(n, [row for row in sound if row.campaign == n]) for n in campaigns.NAMES)),
     ]
     inputs = sum(row.cases for row in sound if campaigns.make(row.campaign).counts == "inputs")
-    text = "\n".join(filter(None, lines)) + "\n"
+    text = "\n".join(lines) + "\n"
     text += f"\nMutated inputs in all: {inputs:,}. Digest of the rows: `{_digest(found)}`.\n"
     return text + _mended([row for row in found if row.mended])
+
+
+def _one_state(found: Sequence[Row]) -> list[str]:
+    """Return the lines of the table of the newest sources, of those that most campaigns ran on."""
+    if not found:
+        return []
+    many = Counter(row.sources for row in found)
+    most = max(found, key=lambda row: (row.last, many[row.sources], row.sources)).sources
+    listed = {row.campaign: row for row in found if row.sources == most}
+    lines = [
+        f"Of one state of the sources, that of commit `{next(iter(listed.values())).commit}`:",
+        "",
+        "| campaign | cases | lost | wrong | executed | other | bound 3/n | what they were |",
+        "|---|---:|---:|---:|---:|---:|---:|---|",
+    ]
+    for name in (name for name in campaigns.NAMES if name in listed):
+        row = listed[name]
+        bound = "-" if any(row.faults.values()) else f"{3 / row.cases:.2g}"
+        counts = (f"{row.cases:,}", *(str(row.faults[kind]) for kind in FAULTS), bound, row.mended)
+        lines.append(f"| {' | '.join((campaigns.make(name).title, *counts))} |")
+    return [*lines, "", "Of all states together:", ""]
 
 
 def _digest(found: Iterable[Row]) -> str:

@@ -19,7 +19,6 @@ from theta.porcelain.setup import installing
 _SETTINGS: Final[Mapping[str, tuple[str, ...]]] = {
     "index.version": ("2", "3", "4"),
     "core.untrackedCache": ("true",),
-    "core.splitIndex": ("true",),
     "core.sharedRepository": ("group", "0660"),
     "extensions.worktreeConfig": ("true",),
     "feature.manyFiles": ("true",),
@@ -32,7 +31,10 @@ _SETTINGS: Final[Mapping[str, tuple[str, ...]]] = {
     "core.trustctime": ("false",),
     "merge.conflictStyle": ("merge",),
 }
-"""Settings that change what git keeps, and how; each is drawn for a tenth of the histories."""
+"""Settings that change what git keeps, and how; each is drawn for a tenth of the histories.
+
+Not ``core.splitIndex``: libgit2 reads no split index, and theta refuses to edit one, with a hint.
+"""
 
 
 def formats() -> list[dict[str, str]]:
