@@ -33,6 +33,7 @@ def rows(found: Sequence[Row]) -> str:
 
 def _one_state(found: Sequence[Row]) -> list[str]:
     """Return the lines of the table of the newest sources, of those that most campaigns ran on."""
+    found = [row for row in found if row.cases]
     if not found:
         return []
     many = Counter(row.sources for row in found)
@@ -46,9 +47,7 @@ def _one_state(found: Sequence[Row]) -> list[str]:
     ]
     for name in (name for name in campaigns.NAMES if name in listed):
         row = listed[name]
-        bound = "-" if any(row.faults.values()) else f"{3 / row.cases:.2g}"
-        counts = (f"{row.cases:,}", *(str(row.faults[kind]) for kind in FAULTS), bound, row.mended)
-        lines.append(f"| {' | '.join((campaigns.make(name).title, *counts))} |")
+        lines.append(f"| {' | '.join([*_counts(name, [row]), row.mended])} |")
     return [*lines, "", "Of all states together:", ""]
 
 
@@ -56,16 +55,21 @@ def _digest(found: Iterable[Row]) -> str:
     return table.digest(asdict(row) for row in found)
 
 
-def _line(name: str, found: Sequence[Row]) -> str:
+def _counts(name: str, found: Sequence[Row]) -> list[str]:
+    """Return the cells with the title of a campaign, its cases, its faults of each kind, and the bound."""
     cases = sum(row.cases for row in found)
-    if not cases:
-        return ""
     faults = [sum(row.faults[kind] for row in found) for kind in FAULTS]
-    bound = f"{3 / cases:.2g}" if not any(faults) else "-"
+    bound = "-" if any(faults) else f"{3 / cases:.2g}"
+    return [campaigns.make(name).title, f"{cases:,}", *map(str, faults), bound]
+
+
+def _line(name: str, found: Sequence[Row]) -> str:
+    if not any(row.cases for row in found):
+        return ""
     hours = sum(row.seconds for row in found) / 3600
     seeds = sum(last - first + 1 for row in found for first, last in row.seeds)
     cells = [
-        campaigns.make(name).title, f"{cases:,}", *map(str, faults), bound, f"{hours:.2f}", f"{seeds:,}",
+        *_counts(name, found), f"{hours:.2f}", f"{seeds:,}",
         " ".join(dict.fromkeys(f"`{row.commit}`" for row in found)),
     ]  # fmt: skip
     return f"| {' | '.join(cells)} |"
