@@ -124,6 +124,17 @@ def test_e1_a_file_is_put_back_when_the_git_is_over_that_may_hold_the_index(
     assert left_by_theta(repo) == []
 
 
+def test_e1_a_lock_that_something_has_open_is_removed_later(repo: Repo) -> None:
+    """A dying process has its files open for a moment; the first theta after it forgot the lock."""
+    session = Session(Repository.discover(repo.path))
+    leave(repo, moving=rollback.mark(session.repo, ["other"]))
+    with (repo.path / ".git/index.lock").open("xb"):
+        repo.theta("log", "-1")
+        assert (repo.path / ".git/index.lock").exists()
+    repo.theta("log", "-1")
+    assert left_by_theta(repo) == []
+
+
 def test_e1_a_file_whose_filter_fails_is_filled_in_all_the_same(repo: Repo) -> None:
     repo.theta("status")
     session = Session(Repository.discover(repo.path))

@@ -89,8 +89,9 @@ def _remove_stale(lock: Path, span: Between, users: Sequence[Path]) -> bool:
     if processes.gits_in(*users):
         return True
     with contextlib.suppress(FileNotFoundError):
-        if not processes.is_open(lock):
-            _fs.remove(lock)
+        if processes.is_open(lock):
+            return True
+        _fs.remove(lock)
     return False
 
 
