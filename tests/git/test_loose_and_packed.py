@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import zlib
 from collections.abc import Callable
 from concurrent import futures
@@ -34,6 +35,19 @@ def test_what_git_has_is_found(tmp_path: Path, form: str, monkeypatch: pytest.Mo
     repo.git("clone", "-q", "--shared", ".", str(tmp_path / "shared"))
     borrowed = ObjectFiles(places(tmp_path / "shared/.git/objects"), len(ids[0]) // 2)
     assert all(map(borrowed.has, ids)) and not any(map(borrowed.has, absent))
+
+
+def test_a_pack_that_came_in_the_same_tick_as_the_last_look_is_found(repo: Repo) -> None:
+    """The clock of a file system goes on every 4 ms or so, and a folder has the same time till then."""
+    objects = repo.path / ".git/objects"
+    repo.git("repack", "-q", "-a", "-d")
+    found, before = ObjectFiles([objects], 20), os.stat(objects / "pack")
+    assert not found.has("ab" * 20)
+    oid = repo.git("commit-tree", "-m", "new", "HEAD^{tree}").strip()
+    repo.git("update-ref", "refs/heads/new", oid)
+    repo.git("repack", "-q", "-d")
+    os.utime(objects / "pack", ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert found.has(oid)
 
 
 def test_a_loose_object_is_whole_or_damaged(repo: Repo) -> None:

@@ -6,6 +6,7 @@ The files are those of gitformat-pack(5), version 2 of the index of a pack, and 
 from __future__ import annotations
 
 import os
+import time
 import zlib
 from collections.abc import Iterator
 from functools import cached_property
@@ -18,6 +19,8 @@ from theta.git.object_format import BLOB, COMMIT, TAG, TREE, format_of
 from theta.git.object_values import DAMAGED
 
 _KINDS: Final = frozenset(kind.encode() for kind in (BLOB, COMMIT, TAG, TREE))
+_TICK: Final = 100_000_000
+"""Nanoseconds in which a folder may change twice and have one time."""
 _PIECE: Final = 1 << 16
 """Bytes that are read and unpacked at a time; for more, the system has to map memory for each object."""
 
@@ -28,7 +31,7 @@ class ObjectFiles:
     def __init__(self, places: list[Path], size: int) -> None:
         self.places, self._size = places, size
         self._known: dict[Path, PackIndex | None] = {}
-        self._seen: list[tuple[int, ...]] = []
+        self._seen: list[tuple[int, int]] = []
 
     @cached_property
     def is_partial(self) -> bool:
@@ -71,10 +74,11 @@ class ObjectFiles:
 
     def _new(self) -> list[PackIndex]:
         """Return the indexes of packs that came since the last look."""
-        seen = [_changed(place / "pack") for place in self.places]
+        seen, now = [_changed(place / "pack") for place in self.places], time.time_ns()
         if seen == self._seen:
             return []
-        self._seen = seen
+        # What comes in the same tick of the clock leaves a folder with the same time.
+        self._seen = seen if all(changed < now - _TICK for changed, _ in seen) else []
         files = (path for place in self.places for path in (place / "pack").glob("*.idx"))
         new = {path: _opened(path, self._size) for path in files if path not in self._known}
         self._known |= new
@@ -143,9 +147,9 @@ def _has(index: PackIndex, raw: bytes) -> bool:
         return False
 
 
-def _changed(folder: Path) -> tuple[int, ...]:
+def _changed(folder: Path) -> tuple[int, int]:
     try:
         info = folder.stat()
     except OSError:
-        return ()
+        return 0, 0
     return info.st_mtime_ns, info.st_ino
