@@ -35,6 +35,9 @@ pygit2.settings.enable_fsync_gitdir(True)
 # In a partial clone, trees may name objects that are not fetched yet.
 pygit2.option(pygit2.enums.Option.ENABLE_STRICT_OBJECT_CREATION, False)
 pygit2.settings.set_extensions(["partialclone"])
+# libgit2 maps packs by the gigabyte, and what it has read of them counts as our memory.
+pygit2.settings.mwindow_size = 4 << 20
+pygit2.settings.mwindow_mapped_limit = 64 << 20
 
 _BY_REMOTE: Final = "includeif.hasconfig:"
 _HOOK: Final = "reference-transaction"
