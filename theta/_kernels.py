@@ -28,7 +28,7 @@ if TYPE_CHECKING:
         tokens,
         warming,
     )
-    from theta_native.coded import sections
+    from theta_native.coded import sections, surveys
     from theta_native.digests import sha1, sha256
     from theta_native.gaps import events, moves
 else:
@@ -48,6 +48,7 @@ else:
     sections = Module("theta_native.coded.sections")
     sha1 = Module("theta_native.digests.sha1")
     sha256 = Module("theta_native.digests.sha256")
+    surveys = Module("theta_native.coded.surveys")
     tokens = Module("theta_native.tokens")
     warming = Module("theta_native.warming")
     zlib_ng = Module("zlib_ng.zlib_ng")
@@ -69,6 +70,7 @@ __all__ = [
     "sections",
     "sha1",
     "sha256",
+    "surveys",
     "tokens",
     "warming",
     "zlib_ng",

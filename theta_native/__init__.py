@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 SMALL: Final = 1 << 16
 """The number of words up to which numpy is fast enough, so that numba is not imported."""
+MANY: Final = 1 << 22
+"""The number of words, in small arrays, from which on a kernel saves more than its loading takes."""
 
 _Function = TypeVar("_Function", bound=Callable[..., Any])
 
@@ -159,3 +161,24 @@ def given(
 def is_saved(function: Callable[..., Any], *args: Any) -> bool:
     """Return whether the kernel ``function`` is compiled for ``args``; it is loaded if it is."""
     return cast(_Kernel, function).is_saved(args)
+
+
+_taken: Final[dict[Callable[..., Any], int]] = {}
+"""The words of small arrays that were taken without a kernel, until it pays."""
+_paying: Final[set[Callable[..., Any]]] = set()
+
+
+def pays(function: Callable[..., Any], size: int, args: Callable[[], tuple[Any, ...]]) -> bool:
+    """Return whether the kernel ``function`` is to take ``size`` words, and not numpy, which does the same.
+
+    It takes large arrays, and after :data:`MANY` words small ones too, where it is compiled for ``args()``.
+    """
+    if size > SMALL or function in _paying:
+        return True
+    count = _taken.get(function, 0) + size
+    if count >= MANY:
+        count = 0
+        if is_saved(function, *args()):
+            _paying.add(function)
+    _taken[function] = count
+    return False

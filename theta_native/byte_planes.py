@@ -7,13 +7,13 @@ top byte of a bf16 or f32 is its exponent.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from theta_native import SMALL, kernel, unwritable
+from theta_native import SMALL, kernel, pays, unwritable
 
 Words = NDArray[Any]
 """A one-dimensional, C-contiguous array of uint8, uint16, uint32 or uint64."""
@@ -105,16 +105,19 @@ def _join_by_numpy(planes: Sequence[Plane], rotate: bool) -> Words:
     return words
 
 
-def _split_by_kernel(words: Words, rotate: bool) -> Planes:
+def _split_arguments(words: Words, rotate: bool) -> tuple[Words, Any, Planes]:
     width = words.dtype.itemsize
-    planes = np.empty((width, words.size), np.uint8)
-    if width == 2:
-        _split16(words, np.uint32(rotate), planes)
-    elif width == 4:
-        _split32(words, np.uint32(rotate), planes)
-    else:
-        _split64(words, np.uint64(rotate), planes)
-    return planes
+    turn = np.uint64(rotate) if width == 8 else np.uint32(rotate)
+    return unwritable(words), turn, np.empty((width, words.size), np.uint8)
+
+
+_SPLITS: Final[dict[int, Callable[..., None]]] = {2: _split16, 4: _split32, 8: _split64}
+
+
+def _split_by_kernel(words: Words, rotate: bool) -> Planes:
+    arguments = _split_arguments(words, rotate)
+    _SPLITS[words.dtype.itemsize](*arguments)
+    return arguments[-1]
 
 
 def _join_by_kernel(planes: Sequence[Plane], rotate: bool, out: Words | None) -> Words:
@@ -138,7 +141,8 @@ def split(words: Words, rotate: bool) -> Planes:
     """
     if words.dtype.itemsize == 1:
         return words.view(np.uint8).reshape(1, words.size)
-    return (_split_by_numpy if words.size <= SMALL else _split_by_kernel)(words, rotate)
+    kernel_pays = pays(_SPLITS[words.dtype.itemsize], words.size, lambda: _split_arguments(words, rotate))
+    return (_split_by_kernel if kernel_pays else _split_by_numpy)(words, rotate)
 
 
 def join(planes: Sequence[Plane], rotate: bool, out: Words | None = None) -> Words:

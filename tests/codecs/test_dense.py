@@ -3,18 +3,24 @@
 import contextlib
 import struct
 import threading
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import pytest
 import zstandard
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from theta.codecs import codec, dense, frames, names, planes
 from theta.codecs.base import word_size
 from theta.dtypes import DTYPES
 from theta.errors import CodecError, NewerFormatError
+from theta_native import byte_planes
+from theta_native.coded import surveys
 
+Words = NDArray[Any]
 ALL = sorted(DTYPES)
 
 
@@ -157,13 +163,57 @@ def test_rans_is_not_decoded_inside_itself() -> None:
         planes.decode_section(memoryview(bytes([blob[0], blob[1] + 1]) + bytes(blob[2:]) + b"0"), 0, [out])
 
 
+def repeats(words: Words) -> bool:
+    parts = byte_planes.split(words, rotate=False)
+    (found,) = surveys.survey(words, parts, [0, words.size], [frames.slices(words.size)])
+    return planes.has_repeats(found)
+
+
 def test_has_repeats() -> None:
     rng = np.random.default_rng(3)
     noise = rng.integers(0, 2**32, 1 << 18, np.uint32)
-    assert not planes.has_repeats(noise)
-    assert planes.has_repeats(np.tile(noise[: 1 << 14], 16))
-    assert not planes.has_repeats(noise[:3])
-    assert not planes.has_repeats(np.frombuffer(weights("bf16", 1 << 20), "<u2"))
+    assert not repeats(noise)
+    assert repeats(np.tile(noise[: 1 << 14], 16))
+    assert not repeats(noise[:3])
+    assert not repeats(np.frombuffer(weights("bf16", 1 << 20), "<u2"))
+
+
+CONTENTS: Mapping[str, Callable[[np.random.Generator, int, type], Words]] = {
+    "normal": lambda dice, size, kind: (
+        (dice.standard_normal(size) * 99).astype(np.int8).view("u1").astype(kind)
+    ),
+    "any": lambda dice, size, kind: dice.integers(0, np.iinfo(kind).max, size, kind),
+    "tiled": lambda dice, size, kind: np.tile(dice.integers(0, 255, size // 16 + 1).astype(kind), 16)[:size],
+    "constant": lambda dice, size, kind: np.full(size, dice.integers(0, 200), kind),
+    "partly zero": lambda dice, size, kind: (
+        dice.integers(0, 9, size, kind) * (np.arange(size, dtype=kind) < size // 3)
+    ),
+}
+
+
+@settings(max_examples=60)
+@given(
+    st.lists(st.tuples(st.sampled_from(sorted(CONTENTS)), st.integers(0, 40_000)), min_size=1, max_size=5),
+    st.sampled_from([np.uint8, np.uint16, np.uint32, np.uint64]),
+    st.booleans(),
+    st.integers(0, 99),
+)
+def test_together_with_others_or_alone_and_by_numpy_or_kernel_a_chunk_has_the_same_bytes(
+    contents: list[tuple[str, int]], kind: type, rotate: bool, seed: int
+) -> None:
+    dice = np.random.default_rng(seed)
+    chunks = [np.ascontiguousarray(CONTENTS[name](dice, size, kind)) for name, size in contents]
+    rotate = rotate and kind is not np.uint8
+    found = []
+    for by_kernel in (False, True):
+        with pytest.MonkeyPatch.context() as patch:
+            for module in (byte_planes, surveys):
+                patch.setattr(module, "pays", lambda *_, is_paying=by_kernel: is_paying)
+            found += [dense.encode_each(chunks, rotate), [dense.encode_words(one, rotate) for one in chunks]]
+    assert all(one == found[0] for one in found)
+    for blob, chunk in zip(found[0], chunks, strict=True):
+        back = dense.decode_words(blob, chunk.itemsize, chunk.size, rotate)
+        np.testing.assert_array_equal(back, chunk)
 
 
 def test_the_registry() -> None:

@@ -14,6 +14,8 @@ bit.  8-bit types, bool, packed types and bytes have one plane, which is the raw
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any, Final
 
 from theta._kernels import byte_planes
@@ -27,6 +29,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 NAME: Final = "dense/1"
+_SMALL: Final = 1 << 16
+"""The words of an array that is encoded with others."""
 
 
 def is_rotated(dtype: str) -> bool:
@@ -36,9 +40,24 @@ def is_rotated(dtype: str) -> bool:
 
 def encode_words(words: NDArray[Any], rotate: bool) -> bytes:
     """Encode an array of unsigned words (1, 2, 4 or 8 bytes each)."""
-    repeats = planes.has_repeats(words)
-    width = bytes([words.dtype.itemsize])
-    return planes.encode_section(byte_planes.split(words, rotate), repeats, width)
+    return _encode_joined([words], rotate)[0]
+
+
+def encode_each(chunks: Sequence[NDArray[Any]], rotate: bool) -> list[bytes]:
+    """Encode arrays of words of one dtype.
+
+    Small ones are encoded together: threads would wait for each other after each of many short calls.
+    """
+    small = [k for k, one in enumerate(chunks) if one.size <= _SMALL and not one.nbytes % 8]
+    found = dict(zip(small, _encode_joined([chunks[k] for k in small], rotate), strict=True)) if small else {}
+    return [found[k] if k in found else encode_words(one, rotate) for k, one in enumerate(chunks)]
+
+
+def _encode_joined(chunks: Sequence[NDArray[Any]], rotate: bool) -> list[bytes]:
+    """Encode arrays of words, all but the last of whole groups of eight bytes."""
+    words = chunks[0] if len(chunks) == 1 else np.concatenate(chunks)
+    starts = [*accumulate((one.size for one in chunks), initial=0)]
+    return planes.encode_chunks(words, byte_planes.split(words, rotate), starts, bytes([words.itemsize]))
 
 
 def decode_words(

@@ -24,6 +24,8 @@ from theta.errors import CodecError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from theta_native.coded import surveys
+
     Plane = NDArray[np.uint8]
     Payload = bytes | memoryview
 
@@ -88,100 +90,106 @@ class _Local(threading.local):
 _LOCAL: Final = _Local()
 
 
-def spread_sample(plane: Plane) -> Plane:
-    """Return a fixed sample of the plane: equal slices at equal distances."""
-    if plane.size <= _SAMPLE_LEAST:
-        return plane
-    wanted = min(max(plane.size // _SAMPLE_SHARE, _SAMPLE_LEAST), _SAMPLE_BYTES)
-    length = wanted // _SAMPLE_SLICES
-    stride = (plane.size - length) // (_SAMPLE_SLICES - 1)
-    slices: Plane = np.ndarray((_SAMPLE_SLICES, length), np.uint8, plane.data, 0, (stride, 1))
-    return slices.reshape(-1)
-
-
-def entropy_bits(plane: Plane) -> float:
-    """Return the order-0 entropy of the bytes of ``plane``, in bits a byte."""
-    if plane.size == 0:
-        return 0.0
-    counts = np.bincount(plane)
-    if plane.size > _SAMPLE_BYTES:
-        shares = counts[counts > 0] / plane.size
-        return float(-(shares * np.log2(shares)).sum())
-    return max(math.log2(plane.size) - float(_products()[counts].sum()) / plane.size, 0.0)
-
-
 @cache
-def _products() -> NDArray[np.float64]:
-    """Return ``n * log2(n)`` for the counts of a sample."""
-    counts = np.arange(_SAMPLE_BYTES + 1, dtype=np.float64)
-    found: NDArray[np.float64] = counts * np.log2(np.maximum(counts, 1))
-    return found
+def slices(size: int) -> surveys.Sampling:
+    """Return the sample of a plane of ``size`` bytes: equal slices at equal distances."""
+    if size <= _SAMPLE_LEAST:
+        return kernels.surveys.Sampling(1, size, 0)
+    length = min(max(size // _SAMPLE_SHARE, _SAMPLE_LEAST), _SAMPLE_BYTES) // _SAMPLE_SLICES
+    return kernels.surveys.Sampling(_SAMPLE_SLICES, length, (size - length) // (_SAMPLE_SLICES - 1))
 
 
 @dataclass(frozen=True)
-class Sample:
-    """Some bytes of a plane, and the bits that one of them takes, whatever is beside it."""
+class Uncoded:
+    """A plane (u1, contiguous) that is to be encoded.
 
-    part: Plane
+    Attributes:
+        plane: its bytes.
+        sample: some of them.
+        entropy: the order-0 entropy of these in bits a byte: what one takes, whatever is beside it.
+        repeats: whether it belongs to data with long repetitions, so that matches far away are tried too.
+    """
+
+    plane: Plane
+    sample: Plane
     entropy: float
+    repeats: bool = False
 
     @classmethod
-    def of(cls, plane: Plane) -> Sample:
-        """Return the sample of ``plane``."""
-        part = spread_sample(plane)
-        return cls(part, entropy_bits(part))
+    def of(cls, plane: Plane) -> Uncoded:
+        """Return ``plane`` with its sample."""
+        sample = slices(plane.size).of(plane)
+        return cls(plane, sample, entropy(kernels.surveys.sum_of(sample), sample.size))
+
+    def without_frame(self) -> tuple[int, Payload] | None:
+        """Return method and payload of one that no compressor is needed for, or None."""
+        plane = self.plane
+        if self.entropy == 0.0 and plane.size and (plane == plane[0]).all():
+            return CONSTANT, bytes([plane[0]])
+        return (RAW, plane.data) if plane.size < _LEAST_FRAME else None
 
 
-def _candidates(sample: Sample, repeats: bool) -> list[str]:
-    """Return the compressors worth running on the whole plane whose sample is given."""
-    best = [] if sample.entropy > _INCOMPRESSIBLE_BITS else ["huffman"]
-    if _is_matched(sample):
-        best = [*best, "fast"]
-    return [*best, "long"] if repeats else best
+def entropy(total: int, size: int) -> float:
+    """Return the entropy of ``size`` bytes, of which a survey has ``total`` among its sums."""
+    return max(math.log2(size) - total / (kernels.surveys.SCALE * size), 0.0) if size else 0.0
 
 
-def _is_matched(sample: Sample) -> bool:
-    """Return whether a match finder saves more of the sample than the frequencies of its bytes."""
-    slices = sample.part.reshape(_SAMPLE_SLICES, -1) if sample.part.size == _SAMPLE_BYTES else None
-    for part, share in (
-        (None if slices is None else slices[::4].reshape(-1), _MAYBE),
-        (sample.part, _SURELY),
-    ):
-        if part is not None:
-            found = len(_LOCAL.compressor("fast").compress(part.data))
-            if found >= share * sample.entropy / 8 * part.size:
-                return False
-    return True
+def _are_matched(uncoded: Sequence[Uncoded]) -> list[bool]:
+    """Return for each whether a match finder saves more of its sample than the frequencies of its bytes."""
+    parts = [one.sample for one in uncoded]
+    found = [True] * len(parts)
+    large = [k for k, part in enumerate(parts) if part.size == _SAMPLE_BYTES]
+    fewer = [parts[k].reshape(_SAMPLE_SLICES, -1)[::4].reshape(-1) for k in large]
+    for k, part, frame in zip(large, fewer, _compressed("fast", fewer), strict=True):
+        found[k] = len(frame) < _MAYBE * uncoded[k].entropy / 8 * part.size
+    left = [k for k, is_left in enumerate(found) if is_left]
+    for k, frame in zip(left, _compressed("fast", [parts[k] for k in left]), strict=True):
+        found[k] = len(frame) < _SURELY * uncoded[k].entropy / 8 * parts[k].size
+    return found
 
 
-def _compressed(kind: str, plane: Plane) -> Payload:
-    if kind == "huffman" and plane.size > _LARGE:
-        found = kernels.huffman.frame(plane)
-        if found is not None:
-            return found.data
-    return _LOCAL.compressor(kind).compress(plane.data)
+def _compressed(kind: str, planes: Sequence[Plane]) -> list[Payload]:
+    """Return a frame of each of ``planes``; one call takes all small ones, so that other threads run."""
+    by_kernel = kernels.huffman.frame if kind == "huffman" else None
+    found = [by_kernel(one) if by_kernel is not None and one.size > _LARGE else None for one in planes]
+    frames: list[Payload | None] = [None if one is None else one.data for one in found]
+    left = [k for k, frame in enumerate(frames) if frame is None]
+    compressor = _LOCAL.compressor(kind)
+    datas: list[bytes | bytearray | memoryview] = [planes[k].data for k in left]
+    if len(left) > 1 and hasattr(compressor, "multi_compress_to_buffer"):
+        made = compressor.multi_compress_to_buffer(datas)
+        new = [made[number].tobytes() for number in range(len(left))]
+    else:
+        new = [*map(compressor.compress, datas)]
+    for k, frame in zip(left, new, strict=True):
+        frames[k] = frame
+    return [frame for frame in frames if frame is not None]
 
 
-def is_constant(plane: Plane) -> bool:
-    """Return whether all bytes of ``plane`` (at least one) are equal."""
-    return bool(plane[-1] == plane[0]) and bool((plane == plane[0]).all())
+def _best_frames(uncoded: Sequence[Uncoded]) -> list[Payload | None]:
+    """Return the shortest frame of each that a compressor which may pay makes, or None."""
+    members = {
+        "huffman": [one.entropy <= _INCOMPRESSIBLE_BITS for one in uncoded],
+        "fast": _are_matched(uncoded),
+        "long": [one.repeats for one in uncoded],
+    }
+    best: list[Payload | None] = [None] * len(uncoded)
+    for kind, chosen in members.items():
+        wanted = [k for k, is_wanted in enumerate(chosen) if is_wanted]
+        for k, frame in zip(wanted, _compressed(kind, [uncoded[k].plane for k in wanted]), strict=True):
+            before = best[k]
+            best[k] = frame if before is None or len(frame) < len(before) else before
+    return best
 
 
-def encode_plane(plane: Plane, repeats: bool = False, sample: Sample | None = None) -> tuple[int, Payload]:
-    """Encode one plane (u1, contiguous); return method and payload, which may be the plane itself.
-
-    ``repeats`` says that the plane belongs to data with long repetitions
-    (:func:`theta.codecs.planes.has_repeats`), so that long-distance matching is tried as well.
-    """
-    if plane.size == 0:
-        return RAW, b""
-    if is_constant(plane):
-        return CONSTANT, bytes([plane[0]])
-    if plane.size < _LEAST_FRAME:
-        return RAW, plane.data
-    frames = [_compressed(kind, plane) for kind in _candidates(sample or Sample.of(plane), repeats)]
-    best = min(frames, key=len, default=None)
-    return (ZSTD, best) if best is not None and len(best) < plane.size else (RAW, plane.data)
+def encode_planes(uncoded: Sequence[Uncoded]) -> list[tuple[int, Payload]]:
+    """Encode planes; return method and payload of each, which may be the plane itself."""
+    found = [one.without_frame() for one in uncoded]
+    left = [k for k, coded in enumerate(found) if coded is None]
+    for k, frame in zip(left, _best_frames([uncoded[k] for k in left]), strict=True):
+        plane = uncoded[k].plane
+        found[k] = (ZSTD, frame) if frame is not None and len(frame) < plane.size else (RAW, plane.data)
+    return [coded for coded in found if coded is not None]
 
 
 def _unzstd(payload: memoryview, size: int, longest: int | None = None) -> bytes:
@@ -244,7 +252,7 @@ def _stored(method: int, payload: memoryview, longest: int) -> Payload:
 
 def encode_section(planes: Iterable[Plane]) -> bytes:
     """Encode ``planes``, in order, as a section."""
-    return section(map(encode_plane, planes))
+    return section(encode_planes([*map(Uncoded.of, planes)]))
 
 
 def section(coded: Iterable[tuple[int, Payload]], before: bytes = b"") -> bytes:

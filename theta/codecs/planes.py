@@ -22,6 +22,7 @@ of no bytes is stored raw.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Final
 
 from theta import _kernels as kernels
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from theta.codecs import entropy
+    from theta_native.coded import surveys
 
     Plane = NDArray[np.uint8]
     Payload = bytes | memoryview
@@ -48,41 +50,31 @@ _RANS_GAIN: Final = 0.95
 _RANS_HEAD: Final = 64
 _RANS_LEAST: Final = 1 << 13
 """Bytes of the largest plane that rANS is not tried on: its tables would take what it gains."""
-_ONE_GROUP_IN: Final = 64
 _LEAST_MARKS: Final = 8
-_LEAST_REPEATED: Final = 8 * (_LEAST_MARKS + 3)
-"""The marks that tell of repetitions, and the bytes of the groups in which there may be as many."""
+"""The marks that tell of repetitions."""
 
 
-def has_repeats(words: NDArray[Any]) -> bool:
-    """Return whether many aligned runs of 32 bytes occur more than once, at any distance.
+def has_repeats(found: surveys.Survey) -> bool:
+    """Return whether a survey tells of aligned runs of 32 bytes that occur more than once, and many.
 
-    Looks at about one group of eight bytes in 64, chosen by a hash of its content, with the 24
-    bytes after it.  A wrong guess costs time or bytes, never correctness.
+    They may be at any distance.  A wrong guess costs time or bytes, never correctness.
     """
-    if words.nbytes < _LEAST_REPEATED:
-        return False
-    data = words.view(np.uint8)
-    chosen = kernels.fingerprints.marks(data[: data.size & ~7].view("<u8"), _ONE_GROUP_IN)
-    if chosen.size < _LEAST_MARKS:
-        return False
-    chosen = np.sort(chosen)
-    distinct = 1 + int(np.count_nonzero(chosen[1:] != chosen[:-1]))
-    return distinct < 0.9 * chosen.size
+    return found.marks >= _LEAST_MARKS and found.distinct < 0.9 * found.marks
 
 
-def encode_plane(plane: Plane, repeats: bool = False) -> tuple[int, Payload]:
-    """Encode one plane (u1, contiguous); return its method and payload.
+def _encode_planes(uncoded: Sequence[frames.Uncoded]) -> list[tuple[int, Payload]]:
+    """Encode planes; return method and payload of each."""
+    coded = frames.encode_planes(uncoded)
+    return [_or_rans(one, *found) for one, found in zip(uncoded, coded, strict=True)]
 
-    ``repeats`` says that the plane belongs to data with long repetitions (:func:`has_repeats`).
-    """
-    if plane.size <= _RANS_LEAST or frames.is_constant(plane):
-        return frames.encode_plane(plane, repeats)
-    sample = frames.Sample.of(plane)
-    method, payload = frames.encode_plane(plane, repeats, sample)
-    expected = sample.entropy / 8 * plane.size
-    if expected < _RANS_GAIN * len(payload) - _RANS_HEAD:
-        coded = _rans(plane)
+
+def _or_rans(one: frames.Uncoded, method: int, payload: Payload) -> tuple[int, Payload]:
+    """Return a plane with this method and payload, or as an entropy section if that is smaller."""
+    size = one.plane.size
+    if size <= _RANS_LEAST or method == frames.CONSTANT:
+        return method, payload
+    if one.entropy / 8 * size < _RANS_GAIN * len(payload) - _RANS_HEAD:
+        coded = _rans(one.plane)
         if len(coded) < _RANS_GAIN * len(payload):
             return RANS, coded
     return method, payload
@@ -110,9 +102,28 @@ def _decoded(method: int, payload: memoryview, size: int) -> Plane:
     return _unrans(payload, size) if method == RANS and size else frames.decoded(method, payload, size)
 
 
-def encode_section(planes: Iterable[Plane], repeats: bool = False, before: bytes = b"") -> bytes:
-    """Encode ``planes``, in order, behind ``before``; ``repeats`` holds for all of them."""
-    return frames.section((encode_plane(plane, repeats) for plane in planes), before)
+def encode_section(planes: Iterable[Plane]) -> bytes:
+    """Encode ``planes``, in order."""
+    return frames.section(_encode_planes([*map(frames.Uncoded.of, planes)]))
+
+
+def encode_chunks(
+    words: NDArray[Any], planes: NDArray[np.uint8], starts: Sequence[int], before: bytes
+) -> list[bytes]:
+    """Encode the byte planes of chunks, each as a section behind ``before``.
+
+    ``words`` are all of them, one chunk behind the other, and ``planes`` their planes, shape
+    ``(itemsize, size)``.  A chunk begins at each of ``starts``, a multiple of eight bytes, but at the last.
+    """
+    slices = [frames.slices(end - start) for start, end in pairwise(starts)]
+    found = kernels.surveys.survey(words, planes, starts, slices)
+    uncoded = [
+        frames.Uncoded(plane[start:end], sample, frames.entropy(total, sample.size), has_repeats(one))
+        for one, (start, end) in zip(found, pairwise(starts), strict=True)
+        for plane, sample, total in zip(planes, one.samples, one.sums, strict=True)
+    ]
+    coded, count = _encode_planes(uncoded), len(planes)
+    return [frames.section(coded[k : k + count], before) for k in range(0, len(coded), count)]
 
 
 def decode_section(blob: memoryview, start: int, outs: Sequence[Plane]) -> int:

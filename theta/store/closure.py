@@ -112,7 +112,7 @@ def wrong(
 def _replace(
     edit: EditedIndex, objects: Objects, directory: str, tree: str, old: Mapping[str, tuple[str, bool]]
 ) -> None:
-    new = {name: oid for name, (_, oid) in objects.tree(tree).items()}
+    new = objects.files(tree)
     for name in old.keys() - new.keys():
         edit.remove(f"{directory}/{name}")
     for name, oid in new.items():

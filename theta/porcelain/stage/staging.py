@@ -122,6 +122,7 @@ def _store(
         dropped = unsettled.check(session, path, stored.manifest) if in_conflict else ""
         source.verify_unchanged()
         before_oid, oid = oid, pack.blob(stored.manifest.data, text=True)
+        session.remember(oid, stored.manifest)
         closure.store_tree(pack, stored.manifest)  # git commit would write each folder as a loose object
         session.cache.remember(path, source.identity, oid)
         return Added(

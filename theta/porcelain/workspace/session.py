@@ -157,6 +157,10 @@ class Session:
                 self._parsed[oid] = listings.read(self.objects, self.objects.text(oid, manifests.MAX_BYTES))
         return self._parsed[oid]
 
+    def remember(self, oid: str, manifest: Manifest) -> None:
+        """Remember that blob ``oid`` holds ``manifest``, which was just written."""
+        self._parsed[oid] = manifest
+
     def manifest_or_none(self, oid: str) -> Manifest | None:
         """Return the manifest in blob ``oid``; None when the blob is something else."""
         if oid in self._parsed:

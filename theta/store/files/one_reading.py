@@ -19,6 +19,10 @@ _IN_FLIGHT: Final = 64 << 20
 _IN_FLIGHT_RESIDENT: Final = 32 << 20
 
 
+def _are_joined(places: Sequence[tuple[int, int]]) -> bool:
+    return all(offset + length == after for (offset, length), (after, _) in pairwise(places))
+
+
 class Reading:
     """Reads pieces of ``source``, each with the digest of the very bytes that are handed out.
 
@@ -67,7 +71,8 @@ class Reading:
     ) -> list[tuple[tuple[Chunk, ...], bytes | memoryview]]:
         known = self._later if self._file is None or self._file.is_settled() else self._early
         starts = [list(accumulate(lengths, initial=0)) for _, lengths in parts]
-        raws = [self._bytes(offset, ends[-1], room) for (offset, _), ends in zip(parts, starts, strict=True)]
+        places = [(offset, ends[-1]) for (offset, _), ends in zip(parts, starts, strict=True)]
+        raws = self._each(places) if room is None else [self._bytes(*place, room) for place in places]
         views = [
             memoryview(raw)[start:end]
             for raw, ends in zip(raws, starts, strict=True)
@@ -79,6 +84,14 @@ class Reading:
             for (offset, _), ends, own in zip(parts, starts, chunks, strict=True):
                 known += [(offset + start, chunk) for start, chunk in zip(ends, own, strict=False)]
         return list(zip(chunks, raws, strict=True))
+
+    def _each(self, places: Sequence[tuple[int, int]]) -> list[bytes | memoryview]:
+        """Return the bytes at places (offset, length); what lies side by side in a file is read at once."""
+        if self._file is None or not _are_joined(places):
+            return [self._bytes(*place, None) for place in places]
+        first, (last, length) = places[0][0], places[-1]
+        whole = memoryview(self._source.read(first, last + length - first))
+        return [whole[offset - first : offset - first + length] for offset, length in places]
 
     def _bytes(self, offset: int, length: int, room: memoryview | None) -> bytes | memoryview:
         """Return ``length`` bytes from ``offset`` on, in ``room`` if it is given."""

@@ -34,8 +34,18 @@ _BLOCK_HEAD: Final = 5
 _LITTLE: Final = 2000
 _LITTLE_MEMORY: Final = 5
 """Bytes that fit in one block of zlib's memory level 5: they are deflated as with more memory."""
+_RANDOM: Final = 100
+"""Bytes up to which the ids of a tree, which cannot be compressed, are most of it."""
+_BRIEF: Final = 5000
+_SOON_SUMMED: Final = 1 << 18
+"""Bytes that zlib-ng sums without letting other threads run, and up to which that is worth it.
+
+A sum of 64 kB takes 2 us, and to get the interpreter's lock back from a busy thread takes 50.
+"""
 _WORTH_READING: Final = 1 << 16
 """Bytes of a stream from which on it is read, not mapped."""
+_WORTH_FORGETTING: Final = 256
+"""Small streams after which what the system has mapped around them is let go of."""
 _WORTH_NO_CLEARING: Final = 1 << 20
 """Bytes from which on memory is had from numpy, which readers of chunks have imported."""
 _MOST_PLACES: Final = 1000
@@ -61,14 +71,31 @@ class PackEntry:
         """The hex id."""
         return self.raw_id.hex()
 
+    @property
+    def size(self) -> int:
+        """The bytes in the pack."""
+        return sum(map(len, self.pieces))
+
 
 def _entry(kind: str, data: bytes | memoryview, raw_id: bytes, *, deflate: bool) -> PackEntry:
     body: list[bytes | memoryview] = [_deflated(data)] if deflate else _stored(data)
-    pieces = (_entry_header(_NUMBERS[kind], len(data)), *body)
+    pieces: tuple[bytes | memoryview, ...] = (_entry_header(_NUMBERS[kind], len(data)), *body)
+    if len(data) <= _LITTLE:
+        pieces = (b"".join(pieces),)
     crc = 0
     for piece in pieces:
-        crc = kernels.zlib_ng.crc32(piece, crc)
+        crc = _sum(kernels.zlib_ng.crc32, piece, crc)
     return PackEntry(raw_id, crc, pieces)
+
+
+def _sum(check: Callable[[memoryview, int], int], data: bytes | memoryview, value: int) -> int:
+    """Return the checksum of ``data`` behind what ``value`` is of."""
+    view = memoryview(data)
+    if len(view) > _SOON_SUMMED:
+        return check(view, value)
+    for start in range(0, len(view), _BRIEF):
+        value = check(view[start : start + _BRIEF], value)
+    return value
 
 
 def _deflated(data: bytes | memoryview) -> bytes:
@@ -133,8 +160,11 @@ class PackWriter:
         return self._add(BLOB, data, deflate=text)
 
     def tree(self, entries: Iterable[tuple[str, int, str]]) -> str:
-        """Add a tree of (name, mode, hex id)."""
-        return self._add(TREE, tree_bytes(entries), deflate=True)
+        """Add a tree of (name, mode, hex id); one that names a new object is not looked for elsewhere."""
+        rows = [*entries]
+        entry = self.tree_entry(rows)
+        self.add(entry, is_new=any(oid in self._mine for _, _, oid in rows))
+        return entry.oid
 
     def commit(self, data: bytes) -> str:
         """Add a commit; return its hex id."""
@@ -154,7 +184,8 @@ class PackWriter:
     def tree_entry(self, entries: Iterable[tuple[str, int, str]]) -> PackEntry:
         """Return the entry of a tree of (name, mode, hex id), on any thread."""
         data = tree_bytes(entries)
-        return _entry(TREE, data, self.format.object_id(TREE, (data,), len(data)), deflate=True)
+        raw_id = self.format.object_id(TREE, (data,), len(data))
+        return _entry(TREE, data, raw_id, deflate=len(data) > _RANDOM)
 
     def add(self, entry: PackEntry, *, is_new: bool = False) -> bool:
         """Add an object, unless it is known; return whether it was added.
@@ -243,7 +274,10 @@ def _entry_header(kind: int, size: int) -> bytes:
 def _stored(data: bytes | memoryview) -> list[bytes | memoryview]:
     """Return ``data`` as a zlib stream of stored blocks (RFC 1950, 1951)."""
     view = memoryview(data)
-    return [*_places(memoryview(_heads(len(view))), view), struct.pack(">I", kernels.zlib_ng.adler32(view))]
+    end = struct.pack(">I", _sum(kernels.zlib_ng.adler32, view, 1))
+    if len(view) <= _BLOCK:
+        return [_STORED_HEAD + _block_head(len(view), last=True), view, end]
+    return [*_places(memoryview(_heads(len(view))), view), end]
 
 
 def _heads(size: int) -> bytes:
@@ -272,6 +306,7 @@ class Pack:
         self.path = index_path.with_suffix(".pack")
         self._index = PackIndex(index_path, form.size)
         self._map: mmap.mmap | None = None
+        self._read = 0
 
     def __contains__(self, oid: str) -> bool:
         return self._index.find(bytes.fromhex(oid)) is not None
@@ -332,6 +367,9 @@ class Pack:
         """Return up to ``length`` bytes from ``start`` of the pack."""
         assert self._map is not None
         if length < _WORTH_READING:
+            self._read += 1
+            if self._read % _WORTH_FORGETTING == 0:
+                _forget(self._map)
             return memoryview(self._map)[start : start + length]
         try:
             with open(self.path, "rb", buffering=0) as file:

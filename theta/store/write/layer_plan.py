@@ -6,7 +6,7 @@ reads more than twice its dense size (three times, where dtype or shape changed)
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Final
@@ -37,6 +37,9 @@ PATIENCE: Final = 2.3
 _SURELY: Final = 0.97
 """The share of a bound up to which an estimate will do; beyond it, a chunk is encoded for it."""
 
+_NEGLIGIBLE: Final = 128
+"""The share of a tensor, one in so many bytes, that its record may take without being deflated."""
+
 LARGEST: Final = 192 << 20
 """Raw bytes of the largest tensor that is compared with bases: it is held in memory for that."""
 
@@ -66,7 +69,7 @@ class Planned:
 
     def ready(self, pack: PackWriter) -> Ready:
         """Make all objects of the tensor for ``pack``."""
-        return _ready(self, pack)
+        return ready_each([self], pack)[0]
 
     def write(self, pack: PackWriter) -> Line:
         """Add blobs and tree to ``pack``; return the manifest's line."""
@@ -88,13 +91,20 @@ class Ready:
         return self.line
 
 
-def _ready(planned: Planned, pack: PackWriter) -> Ready:
-    bodies = planned.files.items()
-    bytes_of = {name: body for name, body in bodies if not isinstance(body, str)}
-    new = dict(zip(bytes_of, pack.blob_entries([*bytes_of.values()]), strict=True))
-    files = {name: body if isinstance(body, str) else new[name].oid for name, body in bodies}
+def ready_each(planned: Sequence[Planned], pack: PackWriter) -> list[Ready]:
+    """Make all objects of tensors for ``pack``: ids of two large blobs take the time of one."""
+    bodies = [body for one in planned for body in one.files.values() if not isinstance(body, str)]
+    entries = iter(pack.blob_entries(bodies))
+    return [_ready(one, entries, pack) for one in planned]
+
+
+def _ready(planned: Planned, entries: Iterator[PackEntry], pack: PackWriter) -> Ready:
+    """Make the objects of a tensor, the next of ``entries`` among them."""
+    new = {name: next(entries) for name, body in planned.files.items() if not isinstance(body, str)}
+    files = {name: body if isinstance(body, str) else new[name].oid for name, body in planned.files.items()}
     record = Record(planned.dtype, planned.shape, planned.layers, planned.chunks, files)
-    text = pack.blob_entry(record.data(), text=True)
+    data, size = record.data(), sum(one.size for one in new.values())
+    text = pack.blob_entry(data, text=size < _NEGLIGIBLE * len(data))
     rows = [(tensor_tree.RECORD, 0o100644, text.oid)]
     tree = pack.tree_entry(rows + [(file, 0o100644, oid) for file, oid in files.items()])
     line = Line(planned.name, planned.dtype, planned.shape, record.digest, tree.oid)
@@ -119,6 +129,11 @@ class Changed:
         """Return the tensor with these layers and files."""
         new = self.tensor
         return Planned(self.name, new.dtype, new.shape, tuple(layers), tuple(self.chunks), files)
+
+    def alone(self, files: dict[str, str | bytes]) -> Planned:
+        """Return the tensor with these files of a layer on nothing; without words it has none."""
+        layer = Layer(dense.NAME, None, self.tensor.dtype, self.tensor.shape)
+        return self.planned([layer] if files else [], files)
 
 
 @dataclass(frozen=True)
@@ -379,15 +394,24 @@ def _chain(below: _Candidate, codec: str, changed: Changed) -> list[Layer]:
     return [*chain, Layer(codec, place[below.number], changed.tensor.dtype, changed.tensor.shape)]
 
 
-def plan_alone(changed: Changed, kept: Mapping[tuple[str, bytes], str]) -> Planned:
-    """Plan ``changed`` without a base; ``kept`` is (dtype, digest of a chunk) -> the blob that has it."""
-    files: dict[str, str | bytes] = {}
-    for number, (chunk, part) in enumerate(zip(changed.chunks, changed.ranges, strict=True)):
-        blob = kept.get((changed.tensor.dtype, chunk.digest))
-        body = chooser.encode_dense(changed.tensor, [part]).chunks[0] if blob is None else blob
-        files[tensor_tree.file_name(0, number)] = body
-    layers = [Layer(dense.NAME, None, changed.tensor.dtype, changed.tensor.shape)] if files else []
-    return changed.planned(layers, files)
+def plan_alone(
+    tensors: Sequence[Changed], kept: Callable[[Changed], Mapping[tuple[str, bytes], str]]
+) -> list[Planned]:
+    """Plan tensors without bases; ``kept`` gives the stored chunks of one: (dtype, digest) -> blob."""
+    files: list[dict[str, str | bytes]] = [{} for _ in tensors]
+    new: dict[str, list[tuple[int, str, Range]]] = {}
+    for k, changed in enumerate(tensors):
+        blobs, dtype = kept(changed), changed.tensor.dtype
+        for number, (chunk, part) in enumerate(zip(changed.chunks, changed.ranges, strict=True)):
+            file = tensor_tree.file_name(0, number)
+            files[k][file] = blobs.get((dtype, chunk.digest), "")
+            if not files[k][file]:
+                new.setdefault(dtype, []).append((k, file, part))
+    for dtype, parts in new.items():
+        words = [tensors[k].tensor.read(*part) for k, _, part in parts]
+        for (k, file, _), body in zip(parts, dense.encode_each(words, dense.is_rotated(dtype)), strict=True):
+            files[k][file] = body
+    return [changed.alone(made) for changed, made in zip(tensors, files, strict=True)]
 
 
 def _dense(changed: Changed, encoded: Encoded, records: Sequence[Record]) -> Planned:
@@ -396,5 +420,4 @@ def _dense(changed: Changed, encoded: Encoded, records: Sequence[Record]) -> Pla
     files: dict[str, str | bytes] = {
         tensor_tree.file_name(0, n): kept.get(n, body) for n, body in enumerate(encoded.chunks)
     }
-    layer = Layer(dense.NAME, None, changed.tensor.dtype, changed.tensor.shape)
-    return changed.planned([layer], files)
+    return changed.alone(files)

@@ -27,7 +27,7 @@ from theta.store.odb.packs import PackEntry, PackWriter
 from theta.store.write import layer_plan, scouts
 from theta.store.write.bases import Nearby
 from theta.store.write.guidance import ALONE, Guidance, Searched
-from theta.store.write.layer_plan import Changed, Ready
+from theta.store.write.layer_plan import Changed, Planned, Ready
 from theta.store.write.scouts import Scouts
 
 if TYPE_CHECKING:
@@ -76,6 +76,11 @@ class _Read:
     tensor: Tensor
     chunks: Chunks
     data: bytes | memoryview
+
+    def changed(self) -> Changed:
+        """Return the tensor as it is planned."""
+        words = TensorWords.from_bytes(memoryview(self.data), self.tensor.dtype, self.tensor.shape)
+        return Changed(self.tensor.name, words, self.chunks)
 
 
 @dataclass(frozen=True)
@@ -216,41 +221,55 @@ class TensorStream:
         return tensor.length > layer_plan.SMALL and self._lookup.comparable(tensor)
 
     def _wholes(self, tensors: Sequence[Tensor]) -> list[_Done]:
-        made: list[_Done] = []
+        made: list[_Done | Changed] = []
         try:
             parts = [(one.offset, tensor_tree.chunk_lengths(one.dtype, one.shape)) for one in tensors]
             for tensor, read in zip(tensors, self._reading.read_each(parts), strict=True):
                 made.append(self._made(_Read(tensor, *read)))
                 self._scouts.tell(tensor.name, None)
+            alone = iter(self._alone([one for one in made if isinstance(one, Changed)]))
+            return [next(alone) if isinstance(one, Changed) else one for one in made]
         except BaseException:
             self._scouts.give_up()
             raise
-        return made
 
-    def _made(self, read: _Read) -> _Done:
+    def _made(self, read: _Read) -> _Done | Changed:
+        """Return the tensor as it is stored, or coded on its bases; without any, or if it waits, as it is."""
         tensor, chunks = read.tensor, read.chunks
         self._check(tensor, chunks)
         if (line := self._lookup.line(tensor, chunks)) is not None:
             return line
-        if self._is_compared_at_once(tensor):
-            return self._ready(read, hidden=not self._scouts.found_none(tensor.name))
-        return self._ready(read) if self._comparing or tensor.length > layer_plan.SMALL else read
+        if tensor.length <= layer_plan.SMALL and not self._comparing:
+            return read
+        changed = read.changed()
+        planned = self._on_bases(tensor, changed)
+        return changed if planned is None else planned.ready(self._pack)
 
-    def _ready(self, read: _Read, each: Each = map, hidden: bool = True) -> Ready:
+    def _on_bases(self, tensor: Tensor, changed: Changed, each: Each | None = None) -> Planned | None:
+        """Return a tensor on its bases, whose chunks ``each`` encodes; None if it has none."""
+        if not self._lookup.comparable(tensor):
+            return None
+        is_told = each is None and tensor.length > layer_plan.SMALL
+        hidden = not (is_told and self._scouts.found_none(tensor.name))
+        planned = self._lookup.nearby.plan(changed, each or map, hidden)
+        self._scouts.tell(tensor.name, planned)
+        return planned
+
+    def _alone(self, tensors: Sequence[Changed]) -> list[Ready]:
+        """Return tensors, coded without bases, together; what is stored of their chunks is kept.
+
+        A tensor of one chunk has none that is, or it would be known itself.
+        """
+        chunks = self._lookup.chunks
+        planned = layer_plan.plan_alone(tensors, lambda one: chunks(one.name) if len(one.chunks) > 1 else {})
+        return layer_plan.ready_each(planned, self._pack)
+
+    def _ready(self, read: _Read, each: Each = map) -> Ready:
         """Return the tensor, coded on its bases if it has some, else alone."""
-        tensor = read.tensor
-        words = TensorWords.from_bytes(memoryview(read.data), tensor.dtype, tensor.shape)
-        changed, planned = Changed(tensor.name, words, read.chunks), None
-        if (self._comparing or tensor.length > layer_plan.SMALL) and self._lookup.comparable(tensor):
-            planned = self._lookup.nearby.plan(changed, each, hidden)
-            self._scouts.tell(tensor.name, planned)
-        if planned is None:
-            planned = layer_plan.plan_alone(changed, self._known_chunks(read))
-        return planned.ready(self._pack)
-
-    def _known_chunks(self, read: _Read) -> Mapping[tuple[str, bytes], str]:
-        """Return the chunks that are stored; a tensor of one chunk has none, or it would be known itself."""
-        return self._lookup.chunks(read.tensor.name) if len(read.chunks) > 1 else {}
+        changed = read.changed()
+        is_compared = self._comparing or read.tensor.length > layer_plan.SMALL
+        planned = self._on_bases(read.tensor, changed, each) if is_compared else None
+        return self._alone([changed])[0] if planned is None else planned.ready(self._pack)
 
     def _check(self, tensor: Tensor, chunks: Chunks, first: int = 0) -> None:
         expected = self._expected.get(tensor.name)
