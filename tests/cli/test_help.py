@@ -15,7 +15,9 @@ from tests.support import Repo, make_model, random_tensors
 from tests.support.repos import Done
 from theta.cli import console, topics
 from theta.cli.catalogue import COMMANDS, PLUMBING
+from theta.merging.strategies import registry
 
+SIDES = ("ours", "theirs", "base")
 NAMES = [name for group in COMMANDS.values() for name in group]
 
 
@@ -107,13 +109,25 @@ def test_a_topic_fits_a_terminal(monkeypatch: pytest.MonkeyPatch, topic: str, wi
 
 def test_help_on_nothing_known(tmp_path: Path) -> None:
     for word, meant in (
-        ("nonsense", ""),
+        ("xyzzy", ""),
         ("remote", "did you mean 'remotes'? "),
         ("mergge", "did you mean 'merge'? "),
+        ("dare-tie", "did you mean 'dare_ties'? "),
     ):
         done = outside(tmp_path, "help", word)
         refused(done, 13, word)
         assert f"hint: {meant}'theta help topics' lists the topics" in done.stderr
+
+
+@pytest.mark.parametrize("name", [name for name in registry.names() if name not in NAMES])
+def test_a_strategy_is_explained(tmp_path: Path, name: str) -> None:
+    """Its row of the table of the page on merging, and its formula."""
+    done = outside(tmp_path, "help", name)
+    assert (done.returncode, done.stderr) == (0, "")
+    said = done.stdout.splitlines()
+    assert said[0] == f"# The merge strategy {name}"
+    assert [line.partition(":")[0] for line in said[2:6]] == ["- result", "- sides", "- base", "- parameters"]
+    assert name in SIDES or any(f"`{name}`" in line for line in said[6:-2])
 
 
 @pytest.mark.parametrize("word", ["topics", "-g", "--guides"])

@@ -17,22 +17,51 @@ else:
     screen = Module("theta.cli.screen")
 
 _PAGES: Final = resources.files("theta") / "docs"
+_STRATEGIES: Final = "merging"
 _WIDEST: Final = 100
 _LANGUAGE: Final = re.compile(r"^( *```)\w+", re.MULTILINE)
 """The language of a block of code: colours of languages do not suit every terminal."""
 
 
 def show_topic(topic: str) -> int:
-    """Print ``theta/docs/TOPIC.md``."""
+    """Print ``theta/docs/TOPIC.md``, or the part of the page on merging that is about a strategy."""
     place = _PAGES / f"{topic}.md"
-    if not topic.replace("-", "_").isidentifier() or not place.is_file():
+    if not topic.replace("-", "_").isidentifier():
         raise NotFoundError(f"there is no command or topic '{topic}'", hint=_hint(topic))
-    text = place.read_text(encoding="utf-8")
+    text = place.read_text(encoding="utf-8") if place.is_file() else _strategy(topic)
+    if not text:
+        raise NotFoundError(f"there is no command or topic '{topic}'", hint=_hint(topic))
     if console.on_screen():
         _laid_out(text)
     else:
         console.out(*text.rstrip().split("\n"))
     return 0
+
+
+def _strategy(name: str) -> str:
+    """Return what the page on merging says of a merge strategy; "" if there is none of this name."""
+    page = _merging()
+    row = re.search(rf"^\| `{name}` \| (.*) \| (.*) \| (.*) \| (.*) \|$", page, re.MULTILINE)
+    if row is None:
+        return ""
+    result, *facts = row.groups()
+    sides, base, parameters = ("none" if fact == "-" else fact for fact in facts)
+    lines = [
+        f"# The merge strategy {name}",
+        "",
+        f"- result: {result}",
+        f"- sides: {sides}",
+        f"- base: {base}",
+    ]
+    formula = re.compile(rf"`{name}`(, `\w+`)*:")
+    lines += [f"- parameters: {parameters}", *filter(formula.search, re.split(r"\n(?=- |\n)", page))]
+    return "\n".join(
+        [*lines, "", f"'theta help {_STRATEGIES}' has all strategies, and what a star means.", ""]
+    )
+
+
+def _merging() -> str:
+    return (_PAGES / f"{_STRATEGIES}.md").read_text(encoding="utf-8")
 
 
 def titles() -> dict[str, str]:
@@ -52,7 +81,9 @@ def show_list() -> int:
 def _hint(topic: str) -> str:
     from difflib import get_close_matches
 
-    near = get_close_matches(topic, [*titles(), *(name for group in COMMANDS.values() for name in group)], 1)
+    strategies = re.findall(r"^\| `(\w+)` \|", _merging(), re.MULTILINE)
+    known = [*titles(), *(name for group in COMMANDS.values() for name in group), *strategies]
+    near = get_close_matches(topic, known, 1)
     meant = f"did you mean '{near[0]}'? " if near else ""
     return f"{meant}'theta help topics' lists the topics, 'theta --help' the commands"
 
