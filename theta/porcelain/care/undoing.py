@@ -29,6 +29,7 @@ from theta.porcelain.workspace.session import Change, Session
 from theta.progress import Progress
 
 _FILES: Final = (0o100644, 0o100755, 0o120000)
+_EARLIER: Final = "'git reflog' lists earlier commits, 'theta reset --keep COMMIT' goes back to one"
 _COMMITTING: Final = ("commit", "merge", "cherry-pick", "revert", "rebase", "pull")
 
 
@@ -98,13 +99,13 @@ def _read(repo: Repository) -> dict[str, Any]:
     if "line" not in note:
         raise NotFoundError(
             "no command of theta is known here that could be undone",
-            hint="in a repository without checkpoints git does all; 'git reflog' lists earlier commits",
+            hint=f"in a repository without checkpoints git does all; {_EARLIER}",
         )
     if "refs" not in note or "files" not in note:
         reason = note.get("reason", "nothing keeps what files were before it")
         raise UsageError(
             f"'{note['line']}' cannot be undone: {reason}",
-            hint="'git reflog' lists earlier commits",
+            hint=_EARLIER,
         )
     return note
 
@@ -121,7 +122,7 @@ def _check(session: Session, note: Mapping[str, Any]) -> None:
     if moved or list(undo_notes.head(repo)) not in note["head"][first:]:
         raise UsageError(
             f"{moved[0] if moved else 'HEAD'} moved since '{line}', so that is not undone",
-            hint="'git reflog' lists earlier commits",
+            hint=_EARLIER,
         )
     _check_worktrees(repo, note)
     kept = undo_notes.digest(repo, undo_notes.index_of(repo, note["kept"]))
@@ -335,7 +336,5 @@ def _reversed(repo: Repository, note: Mapping[str, Any], files: Sequence[str]) -
 def _entries(repo: Repository, index: Path) -> dict[str, Entry]:
     found = repo.read_index(index) if index.exists() else []
     if any(entry.stage for entry in found):
-        raise UsageError(
-            "the index had conflicts before the command", hint="'git reflog' lists earlier commits"
-        )
+        raise UsageError("the index had conflicts before the command", hint=_EARLIER)
     return {entry.path: entry for entry in found}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shlex
 import time
 from collections.abc import Iterable, Iterator
@@ -59,6 +60,8 @@ else:
 
 ENGINE: Final = "theta.engine"
 """The setting that names what does large work."""
+_SPECIAL: Final = re.compile(r'["$`\\!]')
+"""The signs that double quotes of a shell leave their meaning."""
 LAZY: Final = "theta.lazy"
 """The setting of a clone in which checkpoints are filled in only when they are asked for."""
 
@@ -131,8 +134,13 @@ class Session:
         return replace(found, path="" if path == "." else path)
 
     def word(self, path: str) -> str:
-        """Return ``path`` (from the root of the worktree) as a word of a command in the current directory."""
-        return shlex.quote(self.place(path))
+        """Return ``path`` (from the root of the worktree) as a word of a command in the current directory.
+
+        It has double quotes if they do, since a hint has its commands in single ones.
+        """
+        place = self.place(path)
+        word = shlex.quote(place)
+        return word if word == place or _SPECIAL.search(place) else f'"{place}"'
 
     def place(self, path: str) -> str:
         """Return ``path`` (from the root of the worktree) as a path from the current directory."""
