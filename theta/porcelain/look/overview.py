@@ -149,9 +149,8 @@ def is_untouched(session: Session, found: dict[str, Found]) -> bool:
     """Return whether all checkpoints are as in HEAD, with ``found`` the files."""
     if any(item.state is not State.SAME or item.pointer for item in found.values()):
         return False
-    staged = {path: one.oid for path, one in session.index.items()}
-    committed = {path: one.oid for path, one in session.head.items()}
-    return staged == committed and not session.index.conflicts and closures.head_holds(session)
+    as_in_head = closures.ids(session.index) == closures.ids(session.head)
+    return as_in_head and not session.index.conflicts and closures.head_holds(session)
 
 
 def report(

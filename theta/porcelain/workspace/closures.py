@@ -86,11 +86,12 @@ def is_as_committed(session: Session, staged: Checkpoints) -> bool:
     if session.repo.head() is None or staged.conflicts:
         return False
     with contextlib.suppress(ManifestError, MissingObjectsError):
-        return not head_agrees(session) and _ids(staged) == _ids(session.head)
+        return not head_agrees(session) and ids(staged) == ids(session.head)
     return False
 
 
-def _ids(found: Checkpoints) -> dict[str, str]:
+def ids(found: Checkpoints) -> dict[str, str]:
+    """Return path -> id of the blob."""
     return {path: one.oid for path, one in found.items()}
 
 
@@ -103,8 +104,7 @@ def _follow(session: Session, edit: EditedIndex, staged: Checkpoints) -> set[str
         return _close(session, edit, staged)
     for manifest in staged.manifests.values():
         _hold(session, manifest)
-    entry = session.repo.tree_of("HEAD").get(STORES)
-    stores = entry.tree if entry is not None else None
+    stores = _stores(session.repo.tree_of("HEAD"))
     files = session.repo.walk_blobs(stores, _BELOW) if stores is not None else ()
     closure.put_back(edit, dict(files), edit.paths_under(STORES))
     return set()
@@ -207,9 +207,7 @@ def checkpoints(session: Session, tree: Tree) -> Checkpoints:
     must not delete the tensors.
     """
     listed = session.of_tree(tree)
-    stores = tree.get(STORES)
-    names = {entry.name for entry in stores.tree} if stores is not None and stores.tree is not None else set()
-    extra = names - listed.by_store.keys()
+    extra = {entry.name for entry in _stores(tree) or ()} - listed.by_store.keys()
     if not extra:
         return listed
     files = {path: entry.id for path, entry in session.repo.walk_blobs(tree) if path not in listed}
@@ -217,6 +215,12 @@ def checkpoints(session: Session, tree: Tree) -> Checkpoints:
     foreign = {path for path, manifest in others.manifests.items() if manifest.store not in extra}
     more = (one for path, one in others.items() if path not in foreign)
     return Checkpoints([*listed.values(), *more], session.manifest_or_none)
+
+
+def _stores(tree: Tree) -> Tree | None:
+    """Return ``.theta`` in ``tree``, if it is a folder there."""
+    entry = tree.get(STORES)
+    return entry.tree if entry is not None else None
 
 
 def stores_id(session: Session, tree: Tree) -> str | None:
@@ -237,10 +241,8 @@ def holds(session: Session, tree: Tree) -> bool:
     It may have stores of no manifest, too: a git without theta deleted a checkpoint, or committed the file as
     plain bytes.  The next commit leaves them out.
     """
-    entry = tree.get(STORES)
-    there = entry.tree if entry is not None else None
     stores = checkpoints(session, tree).by_store.keys()
-    kept = [(one.name, one.mode, one.id) for one in there or () if one.name in stores]
+    kept = [(one.name, one.mode, one.id) for one in _stores(tree) or () if one.name in stores]
     body = tree_bytes(kept)
     form = session.repo.format
     return stores_id(session, tree) == (form.object_id(TREE, (body,), len(body)).hex() if kept else None)
