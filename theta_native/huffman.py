@@ -190,8 +190,9 @@ def _tallies(data: Bytes) -> Tallies:
 def _entropies(counts: Tallies) -> NDArray[np.float64]:
     """Return the least number of bits of each block by the frequencies of its bytes."""
     totals = counts.sum(axis=1, keepdims=True)
-    bits: NDArray[np.float64] = (counts * np.log2(totals / np.maximum(counts, 1))).sum(axis=1)
-    return bits
+    bits: NDArray[np.float64] = np.log2(totals / np.maximum(counts, 1))
+    bits *= counts
+    return np.asarray(bits.sum(axis=1))
 
 
 def _stragglers(ahead: Tallies) -> Tallies:

@@ -39,3 +39,9 @@ def test_a_strategy_for_tensors(behind: Repo, line: str, hint: str) -> None:
 def test_those_of_git(behind: Repo, line: str) -> None:
     behind.theta("pull", "-q", "--no-rebase", *line.split())
     assert behind.git("rev-parse", "HEAD") == behind.git("rev-parse", "origin/main")
+
+
+def test_one_that_there_is_not(behind: Repo) -> None:
+    """The hint named a command that would refuse it."""
+    refused = behind.theta("pull", "-X", "tises", code=2)
+    assert refused.stderr == "error: unknown merge strategy 'tises'\nhint: did you mean ties?\n"

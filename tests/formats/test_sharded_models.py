@@ -83,6 +83,20 @@ def test_the_log_tells_of_the_model(repo: Repo) -> None:
     assert [item["subject"] for item in found] == ["train", "two shards"]
 
 
+def test_the_diffstat_counts_tensors(repo: Repo) -> None:
+    """Lines of manifests were counted."""
+    row = " model.safetensors | 1 changed of 6 tensors (3 files)\n"
+    shown = repo.theta("show", "--stat", "HEAD").stdout
+    assert shown.endswith(f"\n\n{row}")
+    assert shown.startswith(repo.git("show", "--no-patch", "HEAD").strip())
+    for args in (["HEAD~1"], ["HEAD~1", "HEAD"], ["--no-color", "HEAD~1"]):
+        assert repo.theta("diff", "--stat", *args).stdout == row
+    repo.write("code.py", "print(1)\n")
+    assert repo.theta("diff", "--stat").stdout.startswith(" code.py | ")
+    assert repo.theta("diff", "--stat", "HEAD~1").stdout.startswith(f"{row} code.py | ")
+    repo.git("checkout", "-q", "code.py")
+
+
 def test_show_tells_of_the_model(repo: Repo) -> None:
     text = repo.theta("show", "HEAD").stdout
     assert "model.safetensors: 1 changed of 6 tensors (3 files)" in text

@@ -56,6 +56,7 @@ def diff(
     """Show differences: [--cached] [REV [REV]] [--] [PATH...] (git diff's options apply).
 
     Checkpoints are compared tensor by tensor, by digest; --stats, --html and --md read their values.
+    --stat counts the changed tensors of each.
     REV:PATH with another, or with a file, compares these two. Files are shown by git diff.
     """
     asked = given.of_git()
@@ -94,7 +95,8 @@ def _diff(
     git = session.repo.git().in_directory(session.cwd)
     pair = diffing.sides(git, revisions, cached=asked.has("--cached") or asked.has("--staged"))
     files = ["--", *(paths or [":(top)"]), HIDE]
-    if pair is None or not asked.only(*comparison.PATCHES):
+    by_tensor = asked.has("--stat") and asked.value("--stat") is None and not form.asked
+    if pair is None or not asked.only(*comparison.PATCHES, *(["--stat"] if by_tensor else [])):
         if form.asked:
             raise UsageError("these options take two versions, and no other form of output")
         return _by_git(session, *asked.flags, *revisions, *files)
@@ -110,7 +112,10 @@ def _diff(
         body += in_conflict.as_json(session, request) if torn else []
         reports.as_json("diff", body)
         return int(asked.has("--exit-code") and bool(body))
-    diff_text.tell(session, request, result.checkpoints)
+    if by_tensor:
+        diff_text.stat(result.checkpoints)
+    else:
+        diff_text.tell(session, request, result.checkpoints)
     untold = in_conflict.tell(session, request) if torn else []
     if form.tensor is not None and not (result.checkpoints or untold):
         console.note(f"no changed tensor is called {form.tensor}")

@@ -48,6 +48,12 @@ class Form:
         return self.stats or self.as_json or self.tensor is not None or self.pictured
 
 
+def stat(found: Sequence[Compared]) -> None:
+    """Print the row of a diffstat for each checkpoint, which counts tensors."""
+    for item in found:
+        console.out(item.changes.row(item.path))
+
+
 def tell(session: Session, request: DiffRequest, found: Sequence[Compared]) -> None:
     """Print the tensors of each changed checkpoint, with their numbers if ``request`` wants them."""
     for item in found:

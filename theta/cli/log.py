@@ -143,6 +143,5 @@ def _print(session: Session, git: Git, asked: Arguments, tensor: str | None, *, 
         if spaced and " | " not in text and item.checkpoints:
             console.out()
         for path, changes in item.checkpoints.items():
-            renamed = f"{changes.old_path} -> " if changes.old_path else ""
-            console.out(f" {renamed}{path} | {changes.summary()}")
+            console.out(changes.row(path))
     return 0

@@ -18,9 +18,11 @@ if TYPE_CHECKING:
     import typer
 
     from theta.git.options import Arguments
+    from theta.merging.strategies import strategy
     from theta.porcelain.commands import merge_request
 else:
     merge_request = Module("theta.porcelain.commands.merge_request")
+    strategy = Module("theta.merging.strategies.strategy")
     typer = Module("typer")
 
 app = Passing(("--json",))
@@ -58,6 +60,7 @@ def _refuse_strategies(asked: Arguments) -> None:
         return
     given = (option.value for option in asked.options if option.name == "--strategy-option")
     for name in filter(merge_request.is_of_tensors, filter(None, given)):
+        strategy.parse(name)  # there is none of a misspelt name at all
         words = " ".join(map(shlex.quote, asked.words))
         fetch, what = f"theta fetch {words}".rstrip(), f" {FETCH_HEAD}" if words else ""
         then = "rebase" if asked.has("--rebase") else "merge"

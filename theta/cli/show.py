@@ -65,7 +65,7 @@ def show(
     """Show a commit, a checkpoint (REV:PATH) or a tensor (REV:PATH#TENSOR) (git show's options apply).
 
     A checkpoint is shown with the names, dtypes, shapes and sizes of its tensors.
-    --codecs tells how each is stored.
+    --stat counts the changed tensors of each, --codecs tells how each tensor is stored.
     """
     session = open_session(worktree=False)
     asked = given.of_git()
@@ -83,7 +83,8 @@ def show(
     git = session.repo.git().in_directory(session.cwd)
     if not asked.words and session.repo.head() is None:
         raise NotFoundError("your current branch does not have any commits yet")
-    if asked.known and asked.only(*_COLOURS) and asked.paths is None and len(asked.operands) < 2:
+    is_plain = asked.only(*_COLOURS, "--stat") and asked.value("--stat") is None and asked.paths is None
+    if asked.known and is_plain and len(asked.operands) < 2:
         name = asked.operands[0] if asked.operands else "HEAD"
         shown = showing.find(session, name) if uses_theta(session) or "#" in name else None
         if shown is not None:
@@ -106,11 +107,11 @@ def _tell(session: Session, git: Git, name: str, shown: Shown, flags: Sequence[s
 
 
 def _commit(session: Session, git: Git, name: str, shown: ShownCommit, flags: Sequence[str]) -> int:
-    """Print a commit, its changes of checkpoints, and the patches of other files."""
+    """Print a commit, its changes of checkpoints, and the patches or the diffstat of other files."""
     if code := git.show("show", *flags, "--no-patch", name):
         return code
     console.out()
-    hidden = show_text.changed(session, shown)
+    hidden = show_text.stat(shown) if "--stat" in flags else show_text.changed(session, shown)
     return git.show("show", *flags, "--format=", shown.oid, "--", ":(top)", HIDE, *hidden)
 
 

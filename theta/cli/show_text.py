@@ -16,7 +16,7 @@ from theta.store.changes import counted
 from theta.units import human, shape_text
 
 if TYPE_CHECKING:
-    from theta.cli import screen, tables
+    from theta.cli import diff_text, screen, tables
     from theta.git.display.colours import Palette
     from theta.git.options import Arguments
     from theta.git.run import Git
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from theta.porcelain.workspace.session import Session
     from theta.store.changes import Change
 else:
+    diff_text = Module("theta.cli.diff_text")
     screen = Module("theta.cli.screen")
     tables = Module("theta.cli.tables")
 
@@ -69,6 +70,16 @@ def tensor(shown: ShownTensor) -> None:
     console.out(f"  {counted(shown.chunks, 'chunk')}, {codecs}, {stored} stored")
 
 
+def stat(shown: ShownCommit) -> list[str]:
+    """Print how many tensors of each checkpoint changed; return the pathspecs that leave them out."""
+    diff_text.stat(shown.changed)
+    return _without(shown)
+
+
+def _without(shown: ShownCommit) -> list[str]:
+    return [f":(exclude,top,literal){path}" for item in shown.changed for path in item.paths]
+
+
 def changed(session: Session, shown: ShownCommit) -> list[str]:
     """Print the changes of checkpoints in a commit; return the pathspecs that leave them out."""
     palette = console.palette("diff")
@@ -82,7 +93,7 @@ def changed(session: Session, shown: ShownCommit) -> list[str]:
             letter = palette.letter(change.status)
             console.out(f"  {letter} {visible(change.name)}{resized(session, item, change)}", painted=True)
         modules(updates, palette)
-    return [f":(exclude,top,literal){path}" for item in shown.changed for path in item.paths]
+    return _without(shown)
 
 
 def patches(session: Session, git: Git, asked: Arguments) -> int:

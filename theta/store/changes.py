@@ -86,6 +86,11 @@ class Changes:
         changed = f": {self.summary()}" if self.tensors or self.container or self.fault else ""
         return f"renamed {self.old_path} -> {path}{changed}"
 
+    def row(self, path: str) -> str:
+        """Return the row of ``git diff --stat`` for ``path``, by tensors."""
+        renamed = f"{self.old_path} -> " if self.old_path else ""
+        return f" {renamed}{path} | {self.summary()}"
+
     def summary(self) -> str:
         """Return one line with the changes and the number of files."""
         if self.fault:

@@ -215,8 +215,8 @@ def fitted(steps: Steps, u: Matrix, v: Matrix) -> tuple[Matrix, Matrix]:
 def _precision(steps: Steps, u: Matrix, v: Matrix) -> int:
     """Return the bits for the numbers of the factors; more would cost more than they save in words."""
     tile = steps.tile(steps.count // 2)
-    left = np.abs(u[tile.rows] @ v.T - tile.d).reshape(-1)
-    left = 2 * float(np.median(left[:: max(left.size >> 13, 1)])) + 1e-300
+    beyond = np.abs(u[tile.rows] @ v.T - tile.d).reshape(-1)
+    left = 2 * float(np.median(beyond[:: max(beyond.size >> 13, 1)])) + 1e-300
     units = 2.0 ** unit(u, _TRIAL_BITS), 2.0 ** unit(v, _TRIAL_BITS)
     energy = [float(np.square(f.astype(np.float64)).sum()) / f.shape[0] for f in (v, u)]
     added = ((units[0] ** 2 * energy[0] + units[1] ** 2 * energy[1]) / 12) ** 0.5

@@ -83,7 +83,7 @@ def _ends(counts: Counts) -> list[int]:
         steps.append(options.argmin(axis=0))
         best = options.min(axis=0)
         if best[size] < least:
-            least, found = best[size], [size]
+            least, found = float(best[size]), [size]
             for step in reversed(steps):
                 found.insert(0, int(step[found[0]]))
     return found[1:]
