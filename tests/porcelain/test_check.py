@@ -324,6 +324,16 @@ def test_rules_of_the_file_and_of_the_line_count_together(model: Repo) -> None:
     model.theta("check", "--ignore", "frozen", MODEL)
     model.write(".theta.toml", '[check]\nfrosen = []\nmax-change = 3\nignore = {nonsense = ["*"]}\n')
     refused(model.theta("check", code=None), 2, "frosen", "max-change", "ignore")
+    for text, hint in {
+        "frosen = []": "did you mean frozen?",
+        'ignore = {ti = ["*"]}': "did you mean tie?",
+        "frozen = 3": "'theta help checking' has the form",
+        'max-size = "10 GigaB"': "say a number of bytes, or such as 500MB or 5GB",
+    }.items():
+        model.write(".theta.toml", f"[check]\n{text}\n")
+        assert f"hint: {hint}\n" in model.theta("check", code=2).stderr
+    model.write(".theta.toml", '[check]\nmax-size = "10 GB"\n')
+    model.theta("check", "HEAD~1")
     model.write(".theta.toml", "[check\n")
     refused(model.theta("check", code=None), 2, ".theta.toml")
 

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Final
 
-from theta.errors import UsageError
+from theta.errors import UsageError, did_you_mean
 from theta.porcelain.check.findings import RULES
 from theta.porcelain.tensors.sources import parse_size
 
 FILE: Final = ".theta.toml"
 _MOST: Final = 1 << 20
+_KEYS: Final[Mapping[str, Any]] = {"frozen": [], "max-change": {}, "max-size": None, "ignore": {}}
+"""The keys of ``[check]``, and what they are without a word."""
 
 
 @dataclass(frozen=True)
@@ -83,20 +85,34 @@ def parsed(table: Any) -> CheckRules:
     """Return the rules of a table ``[check]``; raises :class:`UsageError` that names all that is wrong."""
     if not isinstance(table, dict):
         raise UsageError(f"{FILE}: check is no table")
-    wrong = [key for key in table if key not in ("frozen", "max-change", "max-size", "ignore")]
-    frozen, budgets = table.get("frozen", []), table.get("max-change", {})
-    ignored = table.get("ignore", {})
-    if not _is_globs(frozen):
-        wrong.append("frozen (a list of globs)")
-    if not _is_budgets(budgets):
-        wrong.append("max-change (glob = number)")
-    if not (isinstance(ignored, dict) and all(rule in RULES and _is_globs(v) for rule, v in ignored.items())):
-        wrong.append(f"ignore (rule = list of globs; rules are {', '.join(RULES)})")
-    if wrong:
-        raise UsageError(f"{FILE}: [check] cannot have {'; '.join(wrong)}")
+    if faults := [*_faults(table)]:
+        unknown = did_you_mean(_unknown(table), [*_KEYS, *RULES])
+        raise UsageError(f"{FILE}: {'; '.join(faults)}", hint=unknown or "'theta help checking' has the form")
+    frozen, budgets, ignored = (table.get(key, empty) for key, empty in _KEYS.items() if key != "max-size")
     size = parse_size(str(table["max-size"])) if "max-size" in table else None
     whole = {rule: tuple(globs) for rule, globs in ignored.items()}
     return CheckRules(tuple(frozen), {glob: float(most) for glob, most in budgets.items()}, size, whole)
+
+
+def _faults(table: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what is wrong in a table."""
+    yield from (f"[check] has no {key}" for key in table if key not in _KEYS)
+    if not _is_globs(table.get("frozen", [])):
+        yield "frozen must be a list of globs"
+    if not _is_budgets(table.get("max-change", {})):
+        yield "max-change must be a table of numbers by glob"
+    ignored = table.get("ignore", {})
+    if not _is_globs_by_rule(ignored):
+        yield "ignore must be a table of lists of globs by rule"
+    else:
+        yield from (f"ignore: there is no rule {rule}" for rule in ignored if rule not in RULES)
+
+
+def _unknown(table: Mapping[str, Any]) -> str:
+    """Return the first key or rule of a table that there is not, or ""."""
+    ignored = table.get("ignore", {})
+    rules = [rule for rule in ignored if rule not in RULES] if _is_globs_by_rule(ignored) else []
+    return next((key for key in table if key not in _KEYS), rules[0] if rules else "")
 
 
 def of_words(
@@ -123,6 +139,10 @@ def of_words(
 
 def _is_globs(value: Any) -> bool:
     return isinstance(value, list) and all(isinstance(glob, str) for glob in value)
+
+
+def _is_globs_by_rule(value: Any) -> bool:
+    return isinstance(value, dict) and all(map(_is_globs, value.values()))
 
 
 def _is_budgets(value: Any) -> bool:

@@ -247,10 +247,8 @@ def _joined(shards: Sequence[str], weight_map: Mapping[str, str], open_shard: Op
 def parse_size(text: str) -> int:
     """Parse a number of bytes; kB, MB and GB are powers of 1000.  Raises :class:`UsageError`."""
     units = {"": 1, "B": 1, "KB": 1000, "MB": 1000**2, "GB": 1000**3}
-    digits = text.rstrip("BGKMbgkm")
-    unit = units.get(text[len(digits) :].upper())
+    number = text.rstrip("BGKMbgkm")
+    unit, digits = units.get(text[len(number) :].upper()), number.strip()
     if unit is None or not digits.isascii() or not digits.isdigit() or not 0 < int(digits) < 10**9:
-        raise UsageError(
-            f"{text!r} is no size of a shard", hint="say a number of bytes, or such as 500MB or 5GB"
-        )
+        raise UsageError(f"{text!r} is no size", hint="say a number of bytes, or such as 500MB or 5GB")
     return int(digits) * unit
