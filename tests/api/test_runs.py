@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import pickle
+import shlex
 import signal
 import subprocess
 import sys
@@ -565,3 +566,11 @@ def test_a_store_that_failed_leaves_no_mark(opened: theta.Repository, repo: Repo
     with pytest.raises(UsageError):
         theta.Run(opened, "r1").store("../w.safetensors", state(1)["m.safetensors"])
     assert not list((repo.path / ".git/theta/stored").iterdir())
+
+
+def test_a_clone_tells_how_to_get_the_runs_of_its_remote(four: theta.Run, repo: Repo, tmp_path: Path) -> None:
+    clone = repo.clone(tmp_path / "clone")
+    told = clone.theta("runs").stderr
+    wanted = told.partition("'")[2].rpartition("'")[0]
+    clone.theta(*shlex.split(wanted)[1:])
+    assert clone.theta("runs").stdout == repo.theta("runs").stdout

@@ -70,7 +70,7 @@ def steps(session: Session, name: str) -> list[RunStep]:
 
 
 def beginning(session: Session) -> str:
-    """Return one line for a repository without runs: how one is begun.
+    """Return one line for a repository without runs: how one is begun, or got from a remote.
 
     A branch that was saved as one, below ``runs/``, is named.
     """
@@ -78,6 +78,8 @@ def beginning(session: Session) -> str:
         for prefix in _ALIKE:
             if branch.startswith(prefix):
                 return _is_branch(branch, branch.removeprefix(prefix))
+    for remote in session.repo.refs.remotes():
+        return f"no runs here; 'theta fetch {remote} \"{PREFIX}*:{PREFIX}*\"' gets those of {remote}"
     return """no runs yet; theta.Run(repo, "r1") begins one, see 'theta help training'"""
 
 
