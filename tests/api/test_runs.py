@@ -568,6 +568,19 @@ def test_a_store_that_failed_leaves_no_mark(opened: theta.Repository, repo: Repo
     assert not list((repo.path / ".git/theta/stored").iterdir())
 
 
+def test_a_run_is_read_by_its_name_as_a_revision_is(four: theta.Run, opened: theta.Repository) -> None:
+    """The name that 'theta apply' takes was no revision for the rest."""
+    _, second, *_, last = four.steps()
+    for name, step in (("r1", last), (f"r1@{second.step}", second)):
+        wanted = opened.load(step.commit, "m.safetensors")
+        for found in (opened.load(name, "m.safetensors"), opened[f"{name}:m.safetensors"].load()):
+            assert found.keys() == wanted.keys()
+            assert all(np.array_equal(found[key], value) for key, value in wanted.items())
+        assert opened.checkpoints(name) == ["m.safetensors"]
+    with pytest.raises(theta.errors.NotFoundError, match="has no step 99"):
+        opened.load("r1@99", "m.safetensors")
+
+
 def test_a_clone_tells_how_to_get_the_runs_of_its_remote(four: theta.Run, repo: Repo, tmp_path: Path) -> None:
     clone = repo.clone(tmp_path / "clone")
     told = clone.theta("runs").stderr

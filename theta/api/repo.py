@@ -105,7 +105,8 @@ class Repository(Closing):  # the name that programs import; git.repository.Repo
     def __getitem__(self, name: str) -> Checkpoint:
         """Open the checkpoint that ``name`` names; its tensors are not read yet.
 
-        ``"main~2:model.safetensors"`` is the file of a revision, by any name that Git has for one;
+        ``"main~2:model.safetensors"`` is the file of a revision, by any name that Git has for one, or the
+        name of a run (its last step), or ``RUN@STEP``;
         ``":model.safetensors"`` is that of the index; ``"model.safetensors"`` is the file in the worktree,
         or what it stands for where it is still a manifest.  A path may be the index of a sharded model
         (``model.safetensors.index.json``), or the name that the model would have in one file.
@@ -130,7 +131,8 @@ class Repository(Closing):  # the name that programs import; git.repository.Repo
         place = object_values.tree_path(name)
         if place is not None and place.path and not self._is_file(session, name):
             with concerning(name):
-                return sources.of_revision(session, place.revision, os.path.normpath(place.path), "")
+                revision = run_steps.revision(session, place.revision)
+                return sources.of_revision(session, revision, os.path.normpath(place.path), "")
         file = session.repo.worktree / name
         with concerning(name):
             text = worktree.peek(file)
@@ -156,7 +158,7 @@ class Repository(Closing):  # the name that programs import; git.repository.Repo
         where ``names`` or ``out`` is given, name -> array (:meth:`theta.Checkpoint.load`).
 
         Args:
-            revision: a revision; ``""`` is the index.
+            revision: a revision, a run or ``RUN@STEP``; ``""`` is the index.
             path: the path of the checkpoint.
             names: a glob; only tensors whose names match are decoded and, in a partial clone, fetched.
             out: arrays to read into, which is returned.
@@ -172,7 +174,7 @@ class Repository(Closing):  # the name that programs import; git.repository.Repo
 
         def model_of(session: Session, _stack: contextlib.ExitStack) -> Model:
             with concerning(label):
-                return sources.of_revision(session, revision, path, wanted)
+                return sources.of_revision(session, run_steps.revision(session, revision), path, wanted)
 
         with self._checkpoint(label, model_of) as checkpoint:
             if names is None and out is None and checkpoint.formats == {torch_zip.NAME}:
@@ -180,13 +182,13 @@ class Repository(Closing):  # the name that programs import; git.repository.Repo
             return checkpoint.load("*" if names is None else names, out=out, framework=framework)
 
     def checkpoints(self, revision: str = "HEAD") -> list[str]:
-        """Return the paths of the checkpoints in ``revision``, sorted; ``""`` is the index.
+        """Return the paths of the checkpoints in ``revision`` or a run, sorted; ``""`` is the index.
 
         Raises:
             theta.errors.NotFoundError: there is no such revision.
         """
         with self._session_of_call() as session:
-            return sorted(diffing.on_side(session, revision))
+            return sorted(diffing.on_side(session, run_steps.revision(session, revision)))
 
     def status(self, *paths: str) -> Report:
         """Return what ``theta status`` shows: Git's rows, and tensors staged, unstaged and in conflict.

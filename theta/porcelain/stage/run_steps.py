@@ -115,6 +115,13 @@ def named(session: Session, revision: str) -> str:
     return tip
 
 
+def revision(session: Session, name: str) -> str:
+    """Return the commit of the run or the step that ``name`` names, or ``name`` if git reads it."""
+    run = PREFIX + name.partition("@")[0]
+    is_run = run in session.repo.refs and session.repo.commit_of(name) is None
+    return named(session, name) if is_run else name
+
+
 def _line(session: Session, tip: str) -> list[str]:
     """Return ``tip`` and its first parents, newest first."""
     found = [tip]
