@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import shlex
+
 import pytest
 
 from tests.compat.story import TENSOR, digest, edit, new_model
 from tests.support import Repo
 from tests.support.repos import Done
+from theta.git.repository import Repository
+from theta.porcelain.workspace.session import Session
 
 HERE = "of a run"
 MODEL = f"{HERE}/model.safetensors"
@@ -42,8 +46,7 @@ def test_a_manifest_in_place_of_the_file(below: Repo) -> None:
     (below.path / MODEL).write_text(below.git("show", f"HEAD:{MODEL}") + "\n")
     assert "theta restore model.safetensors" in run(below, "add", "model.safetensors", code=23).stderr
     assert "'theta restore model.safetensors' writes the checkpoint" in run(below, "status").stdout
-    quoted = f"'{HERE}/model.safetensors'"
-    assert f"theta restore {quoted}" in below.theta("add", MODEL, code=23).stderr
+    assert f'theta restore "{HERE}/model.safetensors"' in below.theta("add", MODEL, code=23).stderr
 
 
 def test_plain_bytes(below: Repo) -> None:
@@ -148,3 +151,12 @@ def test_errors_that_name_a_command(below: Repo) -> None:
     refused = run(below, "restore", "--worktree", "model.safetensors", code=None).stderr
     refused += run(below, "add", "model.safetensors", code=1).stderr
     assert f"{HERE}/model" not in refused and refused.count("error: model.safetensors is in conflict") == 2
+
+
+def test_a_word_of_a_hint_is_quoted_as_a_shell_reads_it(below: Repo) -> None:
+    """In double quotes where they do, since commands in hints have single ones."""
+    session = Session(Repository.discover(below.path))
+    words = {"a": "a", "a b": '"a b"', "a'b": '"a\'b"', "a$b c": "'a$b c'", 'a"b': "'a\"b'"}
+    for name, word in words.items():
+        assert session.word(name) == word
+        assert shlex.split(word) == [name]
