@@ -37,7 +37,8 @@ def _one_state(found: Sequence[Row]) -> list[str]:
     if not found:
         return []
     many = Counter(row.sources for row in found)
-    most = max(found, key=lambda row: (row.last, many[row.sources], row.sources)).sources
+    # Seeds are counted on, so the highest one is of what was run last.
+    most = max(found, key=lambda row: (row.last, many[row.sources], row.seeds[-1][1])).sources
     listed = {row.campaign: row for row in found if row.sources == most}
     lines = [
         f"Of one state of the sources, that of commit `{next(iter(listed.values())).commit}`:",
