@@ -178,6 +178,16 @@ def test_has_repeats() -> None:
     assert not repeats(np.frombuffer(weights("bf16", 1 << 20), "<u2"))
 
 
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.uint32, np.uint64])
+def test_equal_words_are_stored_as_one_byte_a_plane(kind: type) -> None:
+    """The entropy of a sample, which is rounded, told of most of them that they are not."""
+    for size in (1, 2, 11, 12, 22, 99, 3000, 8191, 8193, 70_001):
+        (blob,) = dense.encode_each([np.full(size, 5, kind)], rotate=False)
+        width = np.dtype(kind).itemsize
+        assert len(blob) == 1 + 6 * width
+        assert [blob[1 + 5 * k] for k in range(width)] == [frames.CONSTANT] * width
+
+
 CONTENTS: Mapping[str, Callable[[np.random.Generator, int, type], Words]] = {
     "normal": lambda dice, size, kind: (
         (dice.standard_normal(size) * 99).astype(np.int8).view("u1").astype(kind)

@@ -124,7 +124,7 @@ class Uncoded:
     def without_frame(self) -> tuple[int, Payload] | None:
         """Return method and payload of one that no compressor is needed for, or None."""
         plane = self.plane
-        if self.entropy == 0.0 and plane.size and (plane == plane[0]).all():
+        if plane.size and plane[-1] == plane[0] and (plane == plane[0]).all():
             return CONSTANT, bytes([plane[0]])
         return (RAW, plane.data) if plane.size < _LEAST_FRAME else None
 
