@@ -91,6 +91,8 @@ def test_the_diffstat_counts_tensors(repo: Repo) -> None:
     assert shown.startswith(repo.git("show", "--no-patch", "HEAD").strip())
     for args in (["HEAD~1"], ["HEAD~1", "HEAD"], ["--no-color", "HEAD~1"]):
         assert repo.theta("diff", "--stat", *args).stdout == row
+    by_git = repo.git("diff", "--stat", "-p", "HEAD~1", "--", ".", ":!.theta")
+    assert repo.theta("diff", "--stat", "-p", "HEAD~1").stdout.strip() == by_git.strip()
     repo.write("code.py", "print(1)\n")
     assert repo.theta("diff", "--stat").stdout.startswith(" code.py | ")
     assert repo.theta("diff", "--stat", "HEAD~1").stdout.startswith(f"{row} code.py | ")

@@ -95,8 +95,8 @@ def _diff(
     git = session.repo.git().in_directory(session.cwd)
     pair = diffing.sides(git, revisions, cached=asked.has("--cached") or asked.has("--staged"))
     files = ["--", *(paths or [":(top)"]), HIDE]
-    by_tensor = asked.has("--stat") and asked.value("--stat") is None and not form.asked
-    if pair is None or not asked.only(*comparison.PATCHES, *(["--stat"] if by_tensor else [])):
+    by_tensor = not form.asked and _is_diffstat(asked)
+    if pair is None or not (by_tensor or asked.only(*comparison.PATCHES)):
         if form.asked:
             raise UsageError("these options take two versions, and no other form of output")
         return _by_git(session, *asked.flags, *revisions, *files)
@@ -122,6 +122,12 @@ def _diff(
     code = int(asked.has("--exit-code") and bool(result.checkpoints or untold))
     hidden = (f":(exclude,top,literal){path}" for path in (*result.known, *untold))
     return _by_git(session, *asked.flags, *revisions, *files, *hidden) or code
+
+
+def _is_diffstat(asked: Arguments) -> bool:
+    """Return whether --stat was given without a width, and nothing that prints patches."""
+    is_alone = asked.only("--stat", "--cached", "--staged", "--exit-code", "--color", "--no-color")
+    return asked.has("--stat") and asked.value("--stat") is None and is_alone
 
 
 def _is_plain(asked: Arguments) -> bool:
