@@ -78,6 +78,7 @@ class PackEntry:
 
 
 def _entry(kind: str, data: bytes | memoryview, raw_id: bytes, *, deflate: bool) -> PackEntry:
+    deflate = deflate and (kind != TREE or len(data) > _RANDOM)
     body: list[bytes | memoryview] = [_deflated(data)] if deflate else _stored(data)
     pieces: tuple[bytes | memoryview, ...] = (_entry_header(_NUMBERS[kind], len(data)), *body)
     if len(data) <= _LITTLE:
@@ -162,9 +163,8 @@ class PackWriter:
     def tree(self, entries: Iterable[tuple[str, int, str]]) -> str:
         """Add a tree of (name, mode, hex id); one that names a new object is not looked for elsewhere."""
         rows = [*entries]
-        entry = self.tree_entry(rows)
-        self.add(entry, is_new=any(oid in self._mine for _, _, oid in rows))
-        return entry.oid
+        is_new = any(oid in self._mine for _, _, oid in rows)
+        return self._add(TREE, tree_bytes(rows), deflate=True, is_new=is_new)
 
     def commit(self, data: bytes) -> str:
         """Add a commit; return its hex id."""
@@ -184,29 +184,28 @@ class PackWriter:
     def tree_entry(self, entries: Iterable[tuple[str, int, str]]) -> PackEntry:
         """Return the entry of a tree of (name, mode, hex id), on any thread."""
         data = tree_bytes(entries)
-        raw_id = self.format.object_id(TREE, (data,), len(data))
-        return _entry(TREE, data, raw_id, deflate=len(data) > _RANDOM)
+        return _entry(TREE, data, self.format.object_id(TREE, (data,), len(data)), deflate=True)
 
     def add(self, entry: PackEntry, *, is_new: bool = False) -> bool:
         """Add an object, unless it is known; return whether it was added.
 
         ``is_new``: it names an object that was added, so it need not be looked for elsewhere.
         """
-        if entry.oid in self._mine or not (is_new or not self._known(entry.oid)):
+        if self._has(entry.oid, is_new):
             self.expect(0)
             return False
         self._append(entry)
         return True
 
-    def _add(self, kind: str, data: bytes | memoryview, *, deflate: bool) -> str:
+    def _add(self, kind: str, data: bytes | memoryview, *, deflate: bool, is_new: bool = False) -> str:
         raw_id = self.format.object_id(kind, (data,), len(data))
         oid = raw_id.hex()
-        if not self._has(oid):
+        if not self._has(oid, is_new):
             self._append(_entry(kind, data, raw_id, deflate=deflate))
         return oid
 
-    def _has(self, oid: str) -> bool:
-        return oid in self._mine or self._known(oid)
+    def _has(self, oid: str, is_new: bool) -> bool:
+        return oid in self._mine or (not is_new and self._known(oid))
 
     def _append(self, entry: PackEntry) -> None:
         self._write(entry)
@@ -258,7 +257,7 @@ class UnwrittenPack(PackWriter):
         return self._total
 
     def _write(self, entry: PackEntry) -> None:
-        self._total += sum(map(len, entry.pieces))
+        self._total += entry.size
 
 
 def _entry_header(kind: int, size: int) -> bytes:
@@ -274,10 +273,8 @@ def _entry_header(kind: int, size: int) -> bytes:
 def _stored(data: bytes | memoryview) -> list[bytes | memoryview]:
     """Return ``data`` as a zlib stream of stored blocks (RFC 1950, 1951)."""
     view = memoryview(data)
-    end = struct.pack(">I", _sum(kernels.zlib_ng.adler32, view, 1))
-    if len(view) <= _BLOCK:
-        return [_STORED_HEAD + _block_head(len(view), last=True), view, end]
-    return [*_places(memoryview(_heads(len(view))), view), end]
+    heads, end = _heads(len(view)), struct.pack(">I", _sum(kernels.zlib_ng.adler32, view, 1))
+    return [heads, view, end] if len(view) <= _BLOCK else [*_places(memoryview(heads), view), end]
 
 
 def _heads(size: int) -> bytes:
