@@ -331,6 +331,19 @@ class AtomicFile:
             os.unlink(self._temp)
 
 
+_FINE_NS: Final = 50_000_000
+_COARSE_NS: Final = 2_100_000_000
+"""Nanoseconds in which a file or folder may change twice and have one time."""
+
+
+def certain_from(mtime_ns: int, ctime_ns: int) -> int:
+    """Return the time, in nanoseconds, from which a change leaves other times than these.
+
+    A whole second says that the file system keeps no finer time.
+    """
+    return max(mtime_ns, ctime_ns) + (_FINE_NS if ctime_ns % 1_000_000_000 else _COARSE_NS)
+
+
 def read_at(descriptor: int, length: int, offset: int) -> bytes:
     """Return ``length`` bytes from ``offset``, however few the system reads at a time; fewer at the end."""
     found = os.pread(descriptor, length, offset)

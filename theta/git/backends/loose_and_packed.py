@@ -13,14 +13,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Final
 
+from theta import _fs
 from theta.errors import CorruptError, DamagedRepositoryError
 from theta.git.backends.pack_index import PackIndex
 from theta.git.object_format import BLOB, COMMIT, TAG, TREE, format_of
 from theta.git.object_values import DAMAGED
 
 _KINDS: Final = frozenset(kind.encode() for kind in (BLOB, COMMIT, TAG, TREE))
-_TICK: Final = 100_000_000
-"""Nanoseconds in which a folder may change twice and have one time."""
 _PIECE: Final = 1 << 16
 """Bytes that are read and unpacked at a time; for more, the system has to map memory for each object."""
 
@@ -31,7 +30,7 @@ class ObjectFiles:
     def __init__(self, places: list[Path], size: int) -> None:
         self.places, self._size = places, size
         self._known: dict[Path, PackIndex | None] = {}
-        self._seen: list[tuple[int, int]] = []
+        self._seen: list[tuple[int, ...]] = []
 
     @cached_property
     def is_partial(self) -> bool:
@@ -74,11 +73,11 @@ class ObjectFiles:
 
     def _new(self) -> list[PackIndex]:
         """Return the indexes of packs that came since the last look."""
-        seen, now = [_changed(place / "pack") for place in self.places], time.time_ns()
+        now, looks = time.time_ns(), [_look(place / "pack") for place in self.places]
+        seen = [state for state, _ in looks]
         if seen == self._seen:
             return []
-        # What comes in the same tick of the clock leaves a folder with the same time.
-        self._seen = seen if all(changed < now - _TICK for changed, _ in seen) else []
+        self._seen = seen if all(certain_from <= now for _, certain_from in looks) else []
         files = (path for place in self.places for path in (place / "pack").glob("*.idx"))
         new = {path: _opened(path, self._size) for path in files if path not in self._known}
         self._known |= new
@@ -147,9 +146,10 @@ def _has(index: PackIndex, raw: bytes) -> bool:
         return False
 
 
-def _changed(folder: Path) -> tuple[int, int]:
+def _look(folder: Path) -> tuple[tuple[int, ...], int]:
+    """Return the state of a folder, and the time in nanoseconds from which a change leaves another one."""
     try:
         info = folder.stat()
     except OSError:
-        return 0, 0
-    return info.st_mtime_ns, info.st_ino
+        return (), 0
+    return (info.st_mtime_ns, info.st_ino), _fs.certain_from(info.st_mtime_ns, info.st_ctime_ns)

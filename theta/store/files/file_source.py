@@ -17,8 +17,6 @@ from theta.errors import ChangedWhileReadError, FormatError, NotFoundError, Thet
 from theta.git.links import refuse_leading_out
 
 _MAX_SIBLING: Final = 256 << 20
-_FINE_NS: Final = 50_000_000
-_COARSE_NS: Final = 2_100_000_000
 
 
 @dataclass(frozen=True)
@@ -46,9 +44,7 @@ class Identity:
     @property
     def certain_from(self) -> int:
         """The time, in nanoseconds, from which a write makes another identity."""
-        # A whole second says that the file system keeps no finer time.
-        margin = _FINE_NS if self.ctime_ns % 1_000_000_000 else _COARSE_NS
-        return max(self.mtime_ns, self.ctime_ns) + margin
+        return _fs.certain_from(self.mtime_ns, self.ctime_ns)
 
 
 class FileSource:
