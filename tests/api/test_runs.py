@@ -579,6 +579,9 @@ def test_a_run_is_read_by_its_name_as_a_revision_is(four: theta.Run, opened: the
         assert opened.checkpoints(name) == ["m.safetensors"]
     with pytest.raises(theta.errors.NotFoundError, match="has no step 99"):
         opened.load("r1@99", "m.safetensors")
+    saved(theta.Run(opened, "a@b"), 7, loss=1.0)
+    for name in ("a@b", "a@b@7"):
+        assert opened.checkpoints(name) == ["m.safetensors"]
 
 
 def test_a_clone_tells_how_to_get_the_runs_of_its_remote(four: theta.Run, repo: Repo, tmp_path: Path) -> None:

@@ -25,10 +25,7 @@ _LANGUAGE: Final = re.compile(r"^( *```)\w+", re.MULTILINE)
 
 def show_topic(topic: str) -> int:
     """Print ``theta/docs/TOPIC.md``, or the part of the page on merging that is about a strategy."""
-    place = _PAGES / f"{topic}.md"
-    if not topic.replace("-", "_").isidentifier():
-        raise NotFoundError(f"there is no command or topic '{topic}'", hint=_hint(topic))
-    text = place.read_text(encoding="utf-8") if place.is_file() else _strategy(topic)
+    text = _text(topic) if topic.replace("-", "_").isidentifier() else ""
     if not text:
         raise NotFoundError(f"there is no command or topic '{topic}'", hint=_hint(topic))
     if console.on_screen():
@@ -38,9 +35,14 @@ def show_topic(topic: str) -> int:
     return 0
 
 
+def _text(topic: str) -> str:
+    place = _PAGES / f"{topic}.md"
+    return place.read_text(encoding="utf-8") if place.is_file() else _strategy(topic)
+
+
 def _strategy(name: str) -> str:
     """Return what the page on merging says of a merge strategy; "" if there is none of this name."""
-    page = _merging()
+    page = _text(_STRATEGIES)
     row = re.search(rf"^\| `{name}` \| (.*) \| (.*) \| (.*) \| (.*) \|$", page, re.MULTILINE)
     if row is None:
         return ""
@@ -60,10 +62,6 @@ def _strategy(name: str) -> str:
     )
 
 
-def _merging() -> str:
-    return (_PAGES / f"{_STRATEGIES}.md").read_text(encoding="utf-8")
-
-
 def titles() -> dict[str, str]:
     """Return the topics, in order of name, with their titles; the front page of the site is none."""
     places = (place for place in _PAGES.iterdir() if place.name.endswith(".md") and place.name != "index.md")
@@ -81,7 +79,7 @@ def show_list() -> int:
 def _hint(topic: str) -> str:
     from difflib import get_close_matches
 
-    strategies = re.findall(r"^\| `(\w+)` \|", _merging(), re.MULTILINE)
+    strategies = re.findall(r"^\| `(\w+)` \|", _text(_STRATEGIES), re.MULTILINE)
     known = [*titles(), *(name for group in COMMANDS.values() for name in group), *strategies]
     near = get_close_matches(topic, known, 1)
     meant = f"did you mean '{near[0]}'? " if near else ""

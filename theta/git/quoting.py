@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 from typing import Final
 
 _LETTERS: Final = {7: "a", 8: "b", 9: "t", 10: "n", 11: "v", 12: "f", 13: "r", 34: '"', 92: "\\"}
@@ -26,6 +27,8 @@ _UNSAFE: Final = re.compile(
     "|(?<![\u203c\u2049\u2100-\u27bf\u2900-\u2bff\u3030\u303d\u3297\u3299\U0001f000-\U0001faff])"
     "[\ufe0e\ufe0f](?!\u20e3)"  # variants, but those of emojis
 )
+_SPECIAL: Final = re.compile(r'["$`\\!]')
+"""The signs that double quotes of a shell leave their meaning."""
 _OF_GIT: Final = re.compile("(\x1b\\[[0-9;]*[mK]|\t|\n)")
 _SHORT: Final = {"\a": r"\a", "\b": r"\b", "\t": r"\t", "\n": r"\n", "\v": r"\v", "\f": r"\f", "\r": r"\r"}
 
@@ -89,6 +92,12 @@ def quoted(path: str, *, blanks: bool = False, octal: bool = True) -> str:
     plain = found.encode("latin-1") == os.fsencode(path)
     text = os.fsdecode(found.encode("latin-1"))
     return text if plain and not (blanks and " " in path) else f'"{text}"'
+
+
+def shell_word(text: str) -> str:
+    """Return ``text`` as a word of a shell, in double quotes if they do: hints use single ones."""
+    word = shlex.quote(text)
+    return word if word == text or _SPECIAL.search(text) else f'"{text}"'
 
 
 def _spelled(byte: int, octal: bool) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shlex
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from theta.errors import RefusedError
 from theta.git import state_files
 from theta.git.object_format import TAG
 from theta.git.object_values import Commit
-from theta.git.quoting import split_lines
+from theta.git.quoting import shell_word, split_lines
 from theta.git.repository import Repository
 from theta.porcelain.workspace.session import Change, Session
 
@@ -99,7 +98,7 @@ def _refuse_busy(repo: Repository, gitdir: Path) -> None:
     is_bare = git.run(f"--git-dir={gitdir}", "rev-parse", "--is-bare-repository", check=False).text.strip()
     if named and (is_bare != "true" or gitdir != repo.commondir):
         hint = (
-            f"'git -C {shlex.quote(place)} switch --detach' lets go of it, 'git worktree prune' of lost ones"
+            f"'git -C {shell_word(place)} switch --detach' lets go of it, 'git worktree prune' of lost ones"
         )
         raise RefusedError(f"{named} is checked out in {place}, and would move", hint=hint)
 

@@ -117,8 +117,7 @@ def named(session: Session, revision: str) -> str:
 
 def revision(session: Session, name: str) -> str:
     """Return the commit of the run or the step that ``name`` names, or ``name`` if git reads it."""
-    run = PREFIX + name.partition("@")[0]
-    is_run = run in session.repo.refs and session.repo.commit_of(name) is None
+    is_run = any(PREFIX + run in session.repo.refs for run in (name, name.rpartition("@")[0]))
     return named(session, name) if is_run else name
 
 

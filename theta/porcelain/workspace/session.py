@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
-import shlex
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
@@ -32,7 +30,7 @@ from theta.git.attributes import tracked_among, tracked_entries
 from theta.git.backends.index_entries import Entry, Staged
 from theta.git.object_format import is_id
 from theta.git.object_values import Tree, TreePath
-from theta.git.quoting import from_folder
+from theta.git.quoting import from_folder, shell_word
 from theta.git.repository import STORES, Repository
 from theta.lazy import Module
 from theta.porcelain.workspace.checkpoints import EMPTY, Checkpoint, Checkpoints, expect, in_tree
@@ -60,8 +58,6 @@ else:
 
 ENGINE: Final = "theta.engine"
 """The setting that names what does large work."""
-_SPECIAL: Final = re.compile(r'["$`\\!]')
-"""The signs that double quotes of a shell leave their meaning."""
 LAZY: Final = "theta.lazy"
 """The setting of a clone in which checkpoints are filled in only when they are asked for."""
 
@@ -134,13 +130,8 @@ class Session:
         return replace(found, path="" if path == "." else path)
 
     def word(self, path: str) -> str:
-        """Return ``path`` (from the root of the worktree) as a word of a command in the current directory.
-
-        It has double quotes if they do, since a hint has its commands in single ones.
-        """
-        place = self.place(path)
-        word = shlex.quote(place)
-        return word if word == place or _SPECIAL.search(place) else f'"{place}"'
+        """Return ``path`` (from the root of the worktree) as a word of a command in the current directory."""
+        return shell_word(self.place(path))
 
     def place(self, path: str) -> str:
         """Return ``path`` (from the root of the worktree) as a path from the current directory."""
