@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
     from theta_native import (
         byte_planes,
-        clusters,
         contexts,
         crc32c,
         differences,
@@ -28,12 +27,12 @@ if TYPE_CHECKING:
         tokens,
         warming,
     )
-    from theta_native.coded import sections, surveys
+    from theta_native.coded import choices, sections, surveys, writing
     from theta_native.digests import sha1, sha256
     from theta_native.gaps import events, moves
 else:
     byte_planes = Module("theta_native.byte_planes")
-    clusters = Module("theta_native.clusters")
+    choices = Module("theta_native.coded.choices")
     contexts = Module("theta_native.contexts")
     crc32c = Module("theta_native.crc32c")
     differences = Module("theta_native.differences")
@@ -51,11 +50,12 @@ else:
     surveys = Module("theta_native.coded.surveys")
     tokens = Module("theta_native.tokens")
     warming = Module("theta_native.warming")
-    zlib_ng = Module("zlib_ng.zlib_ng")
+    writing = Module("theta_native.coded.writing")
+zlib_ng = Module("zlib_ng.zlib_ng")
 
 __all__ = [
     "byte_planes",
-    "clusters",
+    "choices",
     "contexts",
     "crc32c",
     "differences",
@@ -73,5 +73,6 @@ __all__ = [
     "surveys",
     "tokens",
     "warming",
+    "writing",
     "zlib_ng",
 ]

@@ -1,9 +1,15 @@
-"""Clustering contexts with similar distributions of tokens, so that few tables serve many contexts."""
+"""Clustering contexts with similar distributions of tokens, so that few tables serve many contexts.
+
+These are kernels that :mod:`theta_native.coded.choices` calls.  Tuples of arrays are passed on as they are:
+
+* a *listing* has the counts that are not zero: the contexts that occur, where the tokens of each begin,
+  tokens and counts; of each context its total and its mean token; and the total of each token;
+* *rooms* are for groups: an order of contexts and room for another, sums ``(most, tokens)``, links and bits
+  ``(3, most)``, and costs ``(tokens, most)``, where ``most`` is the largest number of groups.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Hashable
-from functools import cache
 from typing import Any
 
 import numpy as np
@@ -15,100 +21,102 @@ Counts = NDArray[np.uint32]
 """Counts of each token in each context, shape ``(contexts, tokens)``."""
 Labels = NDArray[np.int64]
 Costs = NDArray[np.float64]
+Listing = tuple[Labels, Labels, NDArray[np.uint16], Costs, Labels, Costs, Labels]
+Rooms = tuple[Labels, Labels, Labels, Labels, Costs, Costs]
+Prices = tuple[float, float, float, float]
+"""The bits of a frequency of a table, of a bit that tells the group of a context, and of a group; and the
+share of all bits that twice as many groups must save."""
 
 
 @kernel
-def _count(counts: Counts, used: Labels) -> None:
-    # How many tokens each context has: most contexts have few, or none.
-    for i in range(counts.shape[0]):
-        row, found = counts[i], np.uint32(0)
-        for token in range(row.size):
-            found += np.uint32(row[token] != 0)
-        used[i] = found
+def _list_row(row: NDArray[np.uint32], at: np.int64, tokens: NDArray[np.uint16], numbers: Costs) -> np.int64:
+    # List what is not zero from place `at` on; return where it ends.  Most rows have few tokens, or none.
+    found, token = np.uint32(0), 0
+    for k in range(row.size):
+        found += np.uint32(row[k] != 0)
+    end = at + np.int64(found)
+    while at < end:
+        tokens[at] = token
+        numbers[at] = float(row[token])
+        at += np.int64(row[token] != 0)
+        token += 1
+    return end
 
 
 @kernel
-def _listed(
-    counts: Counts, occurring: Labels, starts: Labels, tokens: NDArray[np.uint16], numbers: Costs
-) -> None:
-    # What is not zero, row by row.
-    at = 0
-    for i in range(occurring.size):
-        row, end = counts[occurring[i]], starts[i + 1]
-        token = 0
-        while at < end:
-            tokens[at] = token
-            numbers[at] = float(row[token])
-            at += int(row[token] != 0)
-            token += 1
+def _note(listing: Listing, number: int, context: int, end: np.int64) -> int:
+    # Take a context whose tokens end at `end` as the next one, if it has any; return the count of contexts.
+    occurring, starts, tokens, numbers, weights, means, totals = listing
+    if end == starts[number]:
+        return number
+    occurring[number], starts[number + 1] = context, end
+    weight, total = 0.0, 0.0
+    for at in range(starts[number], end):
+        weight += numbers[at]
+        total += numbers[at] * tokens[at]
+        totals[tokens[at]] += np.int64(numbers[at])
+    weights[number], means[number] = np.int64(weight), total / weight
+    return number + 1
 
 
 @kernel
-def _regroup(
-    listed: tuple[Labels, Labels, NDArray[np.uint16], Costs],
-    groups: Labels,
-    names: NDArray[np.uint16],
-    counts: Counts,
-) -> None:
-    occurring, starts, tokens, numbers = listed
-    for i in range(occurring.size):
-        row = counts[groups[occurring[i]]]
-        for at in range(starts[i], starts[i + 1]):
-            row[names[tokens[at]]] += np.uint32(numbers[at])
+def _sort(means: Costs, size: int, order: Labels, room: Labels) -> None:
+    # Order numbers below `size` by their means; a stable merge sort.
+    for i in range(size):
+        order[i] = i
+    width = 1
+    while width < size:
+        for first in range(0, size, 2 * width):
+            middle, end = min(first + width, size), min(first + 2 * width, size)
+            i, j = first, middle
+            for k in range(first, end):
+                if i < middle and (j >= end or means[order[i]] <= means[order[j]]):
+                    room[k] = order[i]
+                    i += 1
+                else:
+                    room[k] = order[j]
+                    j += 1
+        for k in range(size):
+            order[k] = room[k]
+        width *= 2
 
 
 @kernel
-def _assign(
-    starts: Labels, tokens: NDArray[np.uint16], numbers: Costs, costs: Costs, sums: Costs, labels: Labels
-) -> float:
-    # One accumulator for each cluster makes the order of additions the same on every machine.
-    total = 0.0
-    for i in range(labels.size):
-        for k in range(sums.size):
-            sums[k] = 0.0
-        for at in range(starts[i], starts[i + 1]):
-            count, token = numbers[at], np.uint64(tokens[at])
-            for k in range(sums.size):
-                sums[k] += count * costs[token, k]
-        best, least = 0, sums[0]
-        for k in range(1, sums.size):
-            if sums[k] < least:
-                best, least = k, sums[k]
-        labels[i] = best
-        total += least
-    return total
+def _cut(order: Labels, weights: Labels, size: int, most: int, labels: Labels) -> int:
+    # Groups of about equal weight, of contexts that are next to each other in `order`.
+    total, before, group, last = 1, 0, -1, -1
+    for i in range(size):
+        total += weights[i]
+    for i in range(size):
+        place = before * most // total
+        if place != last:
+            group, last = group + 1, place
+        labels[order[i]] = group
+        before += weights[order[i]]
+    return group + 1
 
 
 @kernel
-def _sum_listed(
-    starts: Labels, tokens: NDArray[np.uint16], numbers: Costs, labels: Labels, sums: NDArray[np.int64]
-) -> None:
-    for i in range(labels.size):
+def _wide(totals: Labels) -> int:
+    # The number of tokens up to the last one that occurs.
+    wide = totals.size
+    while wide > 1 and totals[wide - 1] == 0:
+        wide -= 1
+    return wide
+
+
+@kernel
+def _sum(listing: Listing, size: int, labels: Labels, count: int, sums: Labels) -> int:
+    # Add up the counts of each of `count` groups; return how many tokens are looked at.
+    _, starts, tokens, numbers, _, _, totals = listing
+    wide = _wide(totals)
+    for k in range(count):
+        for token in range(wide):
+            sums[k, token] = 0
+    for i in range(size):
         for at in range(starts[i], starts[i + 1]):
             sums[labels[i], tokens[at]] += np.int64(numbers[at])
-
-
-@kernel
-def _costs(sums: NDArray[np.int64], unseen: float, costs: Costs) -> None:
-    for k in range(sums.shape[0]):
-        total = 0
-        for token in range(sums.shape[1]):
-            total += sums[k, token]
-        for token in range(sums.shape[1]):
-            count, cost = sums[k, token], unseen
-            if count > 0:
-                cost = -np.log2(count / total)
-            costs[token, k] = cost if cost < unseen else unseen
-
-
-@kernel
-def _weigh(starts: Labels, tokens: NDArray[np.uint16], numbers: Costs, weights: Labels, means: Costs) -> None:
-    for i in range(weights.size):
-        weight, total = 0.0, 0.0
-        for at in range(starts[i], starts[i + 1]):
-            weight += numbers[at]
-            total += numbers[at] * tokens[at]
-        weights[i], means[i] = np.int64(weight), total / weight
+    return wide
 
 
 @kernel
@@ -118,84 +126,55 @@ def _times_log(number: int, products: Costs) -> float:
 
 
 @kernel
-def _bits(
-    groups: tuple[NDArray[np.int64], Labels],
-    i: int,
-    j: int,
-    costs: tuple[float, float, float, float],
-    products: Costs,
-) -> float:
+def _bits(groups: tuple[Labels, Labels], wide: int, i: int, j: int, prices: Prices, products: Costs) -> float:
     # The bits of two groups with one table, or of one group if both are the same.
     sums, sizes = groups
     total, size, parts, used = sizes[i] - sizes[i], sizes[i] + (sizes[j] if i != j else 0), 0.0, 0
-    for token in range(sums.shape[1]):
+    for token in range(wide):
         count = sums[i, token] + (sums[j, token] if i != j else 0)
         if count > 0:
             total += count
             used += 1
             parts += _times_log(count, products)
     tokens = _times_log(total, products) - parts
-    return float(tokens + used * costs[0] - _times_log(size, products) * costs[1])
+    return float(tokens + used * prices[0] - _times_log(size, products) * prices[1])
+
+
+# A literal number as an argument of a kernel would be a type of its own, for which numba compiles the kernel
+# once more: hence `first`.
 
 
 @kernel
-def _cut(order: Labels, weights: Labels, most: int, labels: Labels) -> int:
-    # Groups of about equal weight, of contexts that are next to each other in `order`.
-    total, before, group, last = 1, 0, -1, -1
-    for i in range(weights.size):
-        total += weights[i]
-    for i in range(order.size):
-        place = before * most // total
-        if place != last:
-            group, last = group + 1, place
-        labels[order[i]] = group
-        before += weights[order[i]]
-    return group + 1
-
-
-# `links` and `bits` are room for three numbers a group.  A literal number as an argument of a kernel would
-# be a type of its own, for which numba compiles the kernel once more: hence `first`.
-
-
-@kernel
-def _join(
-    sums: NDArray[np.int64],
-    labels: Labels,
-    costs: tuple[float, float, float, float],
-    products: Costs,
-    links: Labels,
-    bits: Costs,
-) -> int:
+def _join(rooms: Rooms, count: int, wide: int, prices: Prices, products: Costs) -> int:
     # Join neighbours, those that lose least first, until one is left; return the cheapest number minus one.
     # `gone` is set to the group that its neighbour takes with each number.
+    sums, links, bits = rooms[2], rooms[3], rooms[4]
     sizes, after, gone = links[0], links[1], links[2]
     own, losses, totals = bits[0], bits[1], bits[2]
     groups, total, unknown = (sums, sizes), 0.0, -np.inf
     first: Any = np.int64(0)
-    for i in range(labels.size):
-        sizes[labels[i]] += 1
-    for k in range(sizes.size):
-        own[k] = _bits(groups, k, k, costs, products)
+    for k in range(count):
+        own[k] = _bits(groups, wide, k, k, prices, products)
         total += own[k]
         losses[k] = unknown
         after[k] = k + 1
     cheapest, least = 0, np.inf
-    for left in range(sizes.size, 0, -1):
-        totals[left - 1] = total + left * costs[2]
-        cost = totals[left - 1] * (1.0 + costs[3] * np.log2(float(left)))
+    for left in range(count, 0, -1):
+        totals[left - 1] = total + left * prices[2]
+        cost = totals[left - 1] * (1.0 + prices[3] * np.log2(float(left)))
         if cost <= least:
             cheapest, least = left - 1, cost
         k, best, before, last, loss = first, first, first, first, np.inf
-        while after[k] < sizes.size:
+        while after[k] < count:
             if losses[k] == unknown:
-                losses[k] = _bits(groups, k, after[k], costs, products) - own[k] - own[after[k]]
+                losses[k] = _bits(groups, wide, k, after[k], prices, products) - own[k] - own[after[k]]
             if losses[k] < loss:
                 best, before, loss = k, last, losses[k]
             last = k
             k = after[k]
         if left > 1:
             other = after[best]
-            for token in range(sums.shape[1]):
+            for token in range(wide):
                 sums[best, token] += sums[other, token]
             sizes[best] += sizes[other]
             own[best] += own[other] + loss
@@ -206,104 +185,96 @@ def _join(
     return cheapest
 
 
-@cache
-def _products() -> Costs:
-    """Return ``n * log2(n)`` of small numbers."""
-    numbers = np.arange(1 << 12, dtype=np.float64)
-    products: Costs = numbers * np.log2(np.maximum(numbers, 1))
-    return products
+@kernel
+def _joined(
+    listing: Listing, size: int, prices: Prices, products: Costs, rooms: Rooms, labels: Labels
+) -> float:
+    # Group contexts by like means, and join neighbours if it pays; return the bits of all tokens, tables
+    # and groups.  Labels have no gaps.
+    order, room, sums, links, bits, _ = rooms
+    _sort(listing[5], size, order, room)
+    count = _cut(order, listing[4], size, sums.shape[0], labels)
+    wide = _sum(listing, size, labels, count, sums)
+    for k in range(count):
+        links[0, k] = 0
+    for i in range(size):
+        links[0, labels[i]] += 1
+    cheapest = _join(rooms, count, wide, prices, products)
+    for k in range(count):
+        links[0, k] = 1
+    for k in range(cheapest + 1, count):
+        links[0, links[2, k]] = 0
+    _renumber(labels, size, links[0], count)
+    return float(bits[2, cheapest] + prices[1] * size * np.log2(np.float64(size)))
 
 
-class Listed:
-    """The nonzero counts of each context that occurs.
-
-    Attributes:
-        occurring: the numbers of these contexts.
-        totals: how often each token occurs, up to the last one that does.
-        weights: the total count of each.
-        means: the mean token of each.
-    """
-
-    def __init__(self, counts: Counts) -> None:
-        used = np.empty(counts.shape[0], np.int64)
-        _count(counts, used)
-        self.occurring = np.flatnonzero(used)
-        self._starts = np.concatenate([[0], np.cumsum(used[self.occurring])])
-        total = int(self._starts[-1])
-        # One more place each: the last number of a row is followed by nothing.
-        self._tokens, self._numbers = np.empty(total + 1, np.uint16), np.empty(total + 1)
-        _listed(counts, self.occurring, self._starts, self._tokens, self._numbers)
-        self._groups: dict[Hashable, tuple[Labels, float]] = {}
-        self.totals = np.bincount(self._tokens[:-1], self._numbers[:-1], 1).astype(np.int64)
-        self.weights, self.means = np.empty(self.occurring.size, np.int64), np.empty(self.occurring.size)
-        _weigh(self._starts, self._tokens, self._numbers, self.weights, self.means)
-
-    def joined(self, most: int, costs: tuple[float, float, float, float]) -> tuple[Labels, float]:
-        """Group contexts: at most ``most`` groups with like means, of which neighbours are joined if it pays.
-
-        Args:
-            most: the largest number of groups.
-            costs: the bits of a frequency of a table, of a bit that tells the group of a context, and of a
-                group; and the share of all bits that twice as many groups must save.
-
-        Returns:
-            The group of each context, without gaps, and the bits of all tokens, tables and groups.
-        """
-        found = self._groups.get((most, costs))
-        if found is None:
-            found = self._groups[most, costs] = self._join(most, costs)
-        return found
-
-    def _join(self, most: int, costs: tuple[float, float, float, float]) -> tuple[Labels, float]:
-        """Do as :meth:`joined`, anew."""
-        order = np.argsort(self.means, kind="stable")
-        labels = np.empty(order.size, np.int64)
-        count = _cut(order, self.weights, most, labels)
-        sums, links, bits = self.sums(labels), np.zeros((3, count), np.int64), np.empty((3, count))
-        cheapest = _join(sums, labels, costs, _products(), links, bits)
-        is_left = np.ones(count, np.int64)
-        is_left[links[2][cheapest + 1 :]] = 0
-        total = float(bits[2][cheapest]) + costs[1] * order.size * float(np.log2(order.size))
-        return (np.cumsum(is_left) - 1)[labels], total
-
-    def improve(self, labels: Labels, unseen: float) -> tuple[Labels, float, int]:
-        """Assign each context to the group whose table codes it with the fewest bits.
-
-        Args:
-            labels: the group of each context, without gaps.
-            unseen: the cost in bits of a token that its group does not have, and the largest of any.
-
-        Returns:
-            The new labels, without gaps; the bits of all tokens by the tables of the groups before; and the
-            number of their frequencies that are not zero.
-        """
-        sums = self.sums(labels)
-        costs: Costs = np.empty(sums.shape[::-1])
-        best: Costs = np.empty(len(sums))
-        _costs(sums, unseen, costs)
-        labels = labels.copy()
-        bits = float(_assign(self._starts, self._tokens, self._numbers, costs, best, labels))
-        _close_gaps(labels)
-        return labels, bits, int(np.count_nonzero(sums))
-
-    def regrouped(self, groups: Labels, names: NDArray[np.uint16], alphabet: int) -> Counts:
-        """Return the counts, with context ``c`` in group ``groups[c]`` and token ``t`` called ``names[t]``.
-
-        ``groups`` rise to the last one; the shape of the result is ``(groups, alphabet)``.
-        """
-        counts = np.zeros((int(groups[-1]) + 1, alphabet), np.uint32)
-        _regroup((self.occurring, self._starts, self._tokens, self._numbers), groups, names, counts)
-        return counts
-
-    def sums(self, labels: Labels) -> NDArray[np.int64]:
-        """Return the summed counts of each group, shape ``(groups, tokens)``, for tokens that occur."""
-        out = np.zeros((int(labels.max()) + 1, self.totals.size), np.int64)
-        _sum_listed(self._starts, self._tokens, self._numbers, labels, out)
-        return out
+@kernel
+def _renumber(labels: Labels, size: int, is_left: Labels, count: int) -> int:
+    # Number the groups that are left, in order; one that is not has the number before it.
+    number = -1
+    for k in range(count):
+        number += is_left[k]
+        is_left[k] = number
+    for i in range(size):
+        labels[i] = is_left[labels[i]]
+    return number + 1
 
 
-def _close_gaps(labels: Labels) -> None:
-    """Renumber the groups without empty ones, in the same order."""
-    is_used = np.zeros(int(labels.max()) + 1, np.int64)
-    is_used[labels] = 1
-    labels[:] = (np.cumsum(is_used) - 1)[labels]
+@kernel
+def _prices(sums: Labels, count: int, wide: int, unseen: float, costs: Costs) -> int:
+    # What each token costs in each group, at most `unseen`; return how many frequencies are not zero.
+    used = 0
+    for k in range(count):
+        total = 0
+        for token in range(wide):
+            total += sums[k, token]
+        for token in range(wide):
+            number, cost = sums[k, token], unseen
+            if number > 0:
+                cost = -np.log2(number / total)
+                used += 1
+            costs[token, k] = cost if cost < unseen else unseen
+    return used
+
+
+@kernel
+def _assign(listing: Listing, size: int, count: int, costs: Costs, sums: Costs, labels: Labels) -> float:
+    # One accumulator for each cluster makes the order of additions the same on every machine.
+    _, starts, tokens, numbers, _, _, _ = listing
+    total = 0.0
+    for i in range(size):
+        for k in range(count):
+            sums[k] = 0.0
+        for at in range(starts[i], starts[i + 1]):
+            number, prices = numbers[at], costs[np.uint64(tokens[at])]
+            for k in range(count):
+                sums[k] += number * prices[k]
+        best, least = 0, sums[0]
+        for k in range(1, count):
+            if sums[k] < least:
+                best, least = k, sums[k]
+        labels[i] = best
+        total += least
+    return total
+
+
+@kernel
+def _improved(
+    listing: Listing, size: int, unseen: float, rooms: Rooms, labels: Labels, found: Labels
+) -> float:
+    # Assign each context to the group whose table codes it with the fewest bits, which are returned; a token
+    # that its group does not have costs `unseen` bits.  `found` are the numbers of groups, and of frequencies
+    # of the groups before that are not zero.
+    _, _, sums, links, bits, costs = rooms
+    count = 0
+    for i in range(size):
+        count = max(count, labels[i] + 1)
+    wide = _sum(listing, size, labels, count, sums)
+    found[1] = _prices(sums, count, wide, unseen, costs)
+    total = _assign(listing, size, count, costs, bits[0], labels)
+    for k in range(count):
+        links[0, k] = 0
+    for i in range(size):
+        links[0, labels[i]] = 1
+    found[0] = _renumber(labels, size, links[0], count)
+    return total

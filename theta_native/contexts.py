@@ -18,6 +18,8 @@ Contexts = NDArray[np.uint16]
 Keyed = tuple[Contexts, np.uint64, np.uint64, Classes, int]
 """``ContextKeys.parts``."""
 
+_MAGNITUDES = 1 << 11
+"""The exponents of the dtype with most of them."""
 _SHORT = np.uint64(16)
 _LARGEST_SHORT = np.uint64(0xFFFF)
 
@@ -137,6 +139,29 @@ def _excess(
         out[b] = (w + x + y + z) / size
         chance += ((w + x - y - z) / size) ** 2
     return chance / max(out.size, 1)
+
+
+@kernel
+def _activity(
+    values: Words,
+    magnitudes: NDArray[np.uint16],
+    lengths_of: Classes,
+    block: int,
+    rooms: tuple[NDArray[np.int64], NDArray[np.int64], Classes, Classes],
+    out: NDArray[np.float64],
+    found: NDArray[np.float64],
+) -> None:
+    counts, sums, classes, lengths = rooms
+    _histogram(magnitudes, counts)
+    top, above = counts.shape[1], np.int64(0)
+    while above <= magnitudes.size >> 12:
+        top -= 1
+        above += counts[0, top] + counts[1, top] + counts[2, top] + counts[3, top]
+    _fold(magnitudes, top, sums.shape[1], classes)
+    _bit_lengths(values, lengths_of, lengths)
+    means = found[: sums.shape[1]]
+    _means(lengths, classes, sums, means)
+    found[sums.shape[1]], found[sums.shape[1] + 1] = top, _excess(lengths, classes, block, means, out)
 
 
 @cache
@@ -266,14 +291,24 @@ def lengths(values: Words) -> Classes:
     return out
 
 
-def excess(
-    values: Words, classes: Classes, class_count: int, block: int
-) -> tuple[NDArray[np.float64], float]:
-    """Return for each block the mean of its bit lengths minus the mean bit length of their classes.
+def activity(
+    values: Words, magnitudes: NDArray[np.uint16], class_count: int, block: int
+) -> tuple[int, NDArray[np.float64], float]:
+    """Measure how long the values of each block are, beside others of their classes.
 
-    And the variance that these means have by chance, if the words of a block have nothing in common.
+    A class is the magnitude of class 0, of which only one in 4096 of the ``magnitudes`` (below 2048) is
+    larger, minus the magnitude, clipped to ``0 .. class_count - 1``.
+
+    Returns:
+        The magnitude of class 0; for each block the mean of its bit lengths minus the mean bit length of
+        their classes; and the variance that these have by chance, if the words of a block have nothing in
+        common.
     """
-    found, means = lengths(values), np.empty(class_count)
-    _means(found, classes, np.zeros((4, class_count), np.int64), means)
-    out = np.empty(-(-values.size // block))
-    return out, _excess(found, classes, block, means, out)
+    size = values.size
+    rooms = (
+        *(np.zeros((4, _MAGNITUDES), np.int64), np.zeros((4, class_count), np.int64)),
+        *(np.empty(size, np.uint8), np.empty(size, np.uint8)),
+    )
+    out, found = np.empty(-(-size // block)), np.empty(class_count + 2)
+    _activity(values, magnitudes, _lengths(), block, rooms, out, found)
+    return int(found[-2]), out, float(found[-1])

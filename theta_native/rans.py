@@ -138,26 +138,36 @@ def _decode(
     return int(at)
 
 
-def _starts(frequencies: Frequencies) -> Frequencies:
-    """Return the sum of the frequencies before each token."""
-    sums = np.cumsum(frequencies, axis=1, dtype=np.uint32)
-    out: Frequencies = sums - frequencies
-    return out
+@kernel
+def _write(
+    places: Tokens,
+    table: Frequencies,
+    entries: NDArray[np.uint64],
+    states: NDArray[np.uint64],
+    out: NDArray[np.uint16],
+) -> int:
+    # An entry has from where on a state is full, what is added to it, the reciprocal, and a factor.
+    at = 0
+    for k in range(table.shape[0]):
+        start = np.uint64(0)
+        for token in range(table.shape[1]):
+            own = np.uint64(table[k, token])
+            divisor = max(own, _ONE)
+            entries[at], entries[at + 1] = own << _BITS20, start
+            entries[at + 2] = ((_ONE << _BITS44) + divisor - _ONE) // divisor
+            entries[at + 3] = _ALL - own
+            start += own
+            at += 4
+    return _encode(places, entries, states, out)
 
 
 def encode(places: Tokens, frequencies: Frequencies) -> tuple[NDArray[np.uint32], NDArray[np.uint16]]:
     """Encode ``places``; return the four final states and the 16-bit words in the order they are read.
 
-    Place ``p`` is one of ``frequencies``, row by row (:class:`theta_native.tokens.TokenStream`).  Each row
-    adds up to 4096 and has no zero for a token that occurs.
+    Place ``p`` is one of ``frequencies``, row by row.  Each row adds up to 4096 and has no zero for a token
+    that occurs.
     """
-    own = frequencies.reshape(-1).astype(np.uint64)
-    divisors = np.maximum(own, _ONE)
-    reciprocals = ((_ONE << _BITS44) + divisors - _ONE) // divisors
-    starts = _starts(frequencies).reshape(-1).astype(np.uint64)
-    # Of each place: from where on a state is full, what is added to it, the reciprocal, and a factor.
-    entries = np.stack([own << _BITS20, starts, reciprocals, _ALL - own], axis=1).reshape(-1)
-    states = np.full(STATES, LOWER, np.uint64)
-    out = np.empty(places.size + 2, np.uint16)
-    at = _encode(places, entries, states, out)
+    states, out = np.full(STATES, LOWER, np.uint64), np.empty(places.size + 2, np.uint16)
+    entries = np.empty(4 * frequencies.size, np.uint64)
+    at = _write(places, frequencies, entries, states, out)
     return states.astype(np.uint32), out[at:]

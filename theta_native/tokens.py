@@ -208,37 +208,35 @@ def counts(values: Words, s: int, m: int, contexts: Tokens, context_count: int) 
 
 
 @dataclass(frozen=True)
-class TokenStream:
-    """Values for the coder: ``cluster * alphabet + token`` of each, and all raw bits in order.
+class Placed:
+    """Values whose tokens are placed: ``cluster * alphabet + token`` of each.
 
-    ``counts`` has how often each token occurs in each cluster; ``raw_bits`` begins at the lowest bit;
-    ``occurring`` are the contexts that occur, ascending.
+    ``seen`` marks the keys that occur, ``widths`` are the raw bits of each token.
     """
 
     places: Tokens
-    counts: Counts
-    raw_bits: NDArray[np.uint8]
-    occurring: NDArray[np.int64]
+    seen: NDArray[np.uint8]
+    widths: NDArray[np.uint8]
+    _values: Words
+    _tokens: tuple[Words, Tokens]
+    _large: Counts
+
+    def raw(self, bits: int) -> NDArray[np.uint8]:
+        """Return the raw bits of all values in order, ``bits`` of them, which begin at the lowest bit."""
+        raw, (tokens, named) = np.empty(bits // 32 + 1, "<u4"), self._tokens
+        _write_raw(self._values, tokens, (named, self.widths), self._large, raw)
+        return raw.view(np.uint8)[: (bits + 7) // 8]
 
 
-def places(
-    values: Words, rule: tuple[int, int], keys: ContextKeys, clusters: NDArray[np.uint8]
-) -> TokenStream:
+def places(values: Words, keys: ContextKeys, rule: tuple[int, int], clusters: NDArray[np.uint8]) -> Placed:
     """Place ``values``, where ``clusters`` has the cluster (at most 63) of each context of ``keys``."""
-    width = values.dtype.itemsize * 8
-    wide, widths = alphabet(width, *rule), raw_widths(width, *rule)
-    tokens, named = _named(values, *rule)
-    firsts = keys.table(clusters).astype(np.uint16) * np.uint16(wide)
-    found, seen = np.empty(values.size, np.uint16), np.zeros(firsts.size, np.uint8)
+    widths = raw_widths(values.dtype.itemsize * 8, *rule)
+    tokens, named = found = _named(values, *rule)
+    firsts = keys.table(clusters).astype(np.uint16) * np.uint16(widths.size)
+    out, seen = np.empty(values.size, np.uint16), np.zeros(firsts.size, np.uint8)
     numbers, least = np.empty(values.size + 1, np.uint32), np.uint64(np.count_nonzero(widths == 0))
-    large = _place(tokens, (named, firsts), keys.parts, least, (found, seen, numbers))
-    four = np.zeros((4, (int(clusters.max()) + 1) * wide), np.uint32)
-    _tally(found, four)
-    counts = four.sum(axis=0, dtype=np.uint32).reshape(-1, wide)
-    bits = int(counts.sum(axis=0, dtype=np.int64) @ widths)
-    raw = np.empty(bits // 32 + 1, "<u4")
-    _write_raw(values, tokens, (named, widths), numbers[:large], raw)
-    return TokenStream(found, counts, raw.view(np.uint8)[: (bits + 7) // 8], keys.seen(seen))
+    large = _place(tokens, (named, firsts), keys.parts, least, (out, seen, numbers))
+    return Placed(out, seen, widths, values, found, numbers[:large])
 
 
 def places_of(values: Words, least: int = 1) -> Counts:

@@ -1,10 +1,10 @@
-"""The entropy coder: streams against their inverse and their entropy, groups against a twin."""
+"""The entropy coder: streams against their inverse and their entropy."""
 
 import numpy as np
 import pytest
 
 from tests.native import stepwise
-from theta_native import clusters, rans
+from theta_native import rans
 from theta_native.contexts import ContextKeys, Levels
 
 
@@ -104,80 +104,3 @@ def test_damaged_streams_are_noticed() -> None:
     assert stepwise.named(states, np.append(words, np.uint16(0)), keys, SAME, TABLE) is None
     assert stepwise.named(states ^ np.uint32(1 << 20), words, keys, SAME, TABLE) is None
     assert stepwise.named(states, words[:0].copy(), keys, SAME, TABLE) is None
-
-
-def some_counts(seed: int) -> np.ndarray:
-    rng = np.random.default_rng(seed)
-    counts = rng.integers(0, 90, (40, 12)) * (rng.random((40, 12)) < 0.5)
-    counts[:, 0] += 1
-    counts[7] *= 1000  # more than is looked up
-    return counts.astype(np.uint32)
-
-
-def test_groups_are_improved_as_a_twin_does() -> None:
-    counts = some_counts(9)
-    listed = clusters.Listed(np.insert(counts, [0, 3, 40], 0, axis=0))
-    assert listed.occurring.tolist() == [1, 2, 3, *range(5, 42)]
-    assert listed.totals.tolist() == counts.sum(axis=0).tolist()
-    assert listed.weights.tolist() == counts.sum(axis=1).tolist()
-    np.testing.assert_allclose(listed.means, counts @ np.arange(12) / counts.sum(axis=1))
-    initial = np.random.default_rng(9).permutation(np.arange(40) % 7).astype(np.int64)
-    sums = np.array([counts[initial == k].sum(axis=0) for k in range(7)])
-    with np.errstate(divide="ignore"):
-        costs = np.minimum(-np.log2(sums / sums.sum(axis=1, keepdims=True)), 14.0).T
-    total = counts @ costs
-    found, bits, used = listed.improve(initial, 14.0)
-    assert found.tolist() == np.unique(total.argmin(axis=1), return_inverse=True)[1].tolist()
-    assert bits == pytest.approx(total.min(axis=1).sum())
-    assert used == np.count_nonzero(sums)
-
-
-def bits_of_groups(counts: np.ndarray, groups: list[list[int]], costs: tuple[float, ...]) -> float:
-    """Add up what tokens, tables and the map take."""
-    total = 0.0
-    for group in groups:
-        sums = counts[group].sum(axis=0).astype(float)
-        sums = sums[sums > 0]
-        total -= float((sums * np.log2(sums / sums.sum())).sum()) - costs[0] * sums.size
-        total -= costs[1] * len(group) * float(np.log2(len(group) / len(counts)))
-    return total + costs[2] * len(groups)
-
-
-@pytest.mark.parametrize("most", [1, 9, 64])
-def test_neighbours_are_joined_as_a_twin_does(most: int) -> None:
-    counts, costs = some_counts(11), (10.0, 1.0, 16.0, 0.004)
-    listed = clusters.Listed(counts)
-    order = np.argsort(listed.means, kind="stable")
-    before = np.cumsum(listed.weights[order]) - listed.weights[order]
-    places = before * most // (listed.weights.sum() + 1)
-    groups = [order[places == place].tolist() for place in np.unique(places)]
-    best, least = groups, float("inf")
-    while True:
-        bits = bits_of_groups(counts, groups, costs)
-        if bits * (1 + costs[3] * np.log2(len(groups))) <= least:
-            best, least = groups, bits * (1 + costs[3] * np.log2(len(groups)))
-        if len(groups) == 1:
-            break
-        ways = [[*groups[:k], groups[k] + groups[k + 1], *groups[k + 2 :]] for k in range(len(groups) - 1)]
-        groups = min(ways, key=lambda way: bits_of_groups(counts, way, costs))
-    labels, bits = listed.joined(most, costs)
-    assert [np.flatnonzero(labels == k).tolist() for k in range(labels.max() + 1)] == [
-        sorted(group) for group in best
-    ]
-    assert bits == pytest.approx(bits_of_groups(counts, best, costs))
-
-
-def test_sums_of_groups() -> None:
-    rng = np.random.default_rng(7)
-    counts = rng.integers(0, 9, (20, 6)).astype(np.uint32) * (rng.random((20, 1)) < 0.8)
-    counts = counts.astype(np.uint32)
-    listed = clusters.Listed(counts)
-    labels = rng.integers(0, 3, 20)
-    expected = np.array([counts[labels == k].sum(axis=0) for k in range(3)])
-    assert listed.sums(labels[listed.occurring]).tolist() == expected.tolist()
-    rising, names = np.sort(labels), np.array([0, 0, 1, 2, 2, 2], np.uint16)
-    expected = np.array([counts[rising == k].sum(axis=0) for k in range(3)])
-    same = np.arange(6, dtype=np.uint16)
-    assert listed.regrouped(rising, same, 6).tolist() == expected.tolist()
-    expected = np.stack([expected[:, names == k].sum(axis=1) for k in range(3)], axis=1)
-    assert listed.regrouped(rising, names, 3).tolist() == expected.tolist()

@@ -81,14 +81,23 @@ def test_combine_and_excess(block: int) -> None:
         == np.bincount(expected, minlength=60).tolist()
     )
     values = rng.integers(0, 2**12, size, np.uint16)
+    magnitudes = (9 - classes).astype(np.uint16)
     lengths = np.array([v.bit_length() for v in values.tolist()], float)
     means = np.array([lengths[classes == k].mean() for k in range(5)])
     over = lengths - means[classes]
     twin = [over[k : k + block].mean() for k in range(0, size, block)]
-    found, chance = contexts.excess(values, classes, 5, block)
+    top, found, chance = contexts.activity(values, magnitudes, 5, block)
+    assert top == 9
     np.testing.assert_allclose(found, twin, atol=1e-12)
     halves = [chance_of(over[k : k + block]) for k in range(0, size, block)]
     np.testing.assert_allclose(chance, np.mean(np.square(halves)), rtol=1e-9)
+
+
+def test_the_first_class_is_that_of_all_but_one_in_4096() -> None:
+    magnitudes = np.full(9000, 7, np.uint16)
+    for count, top in ((0, 7), (1, 7), (2, 7), (3, 2047)):
+        magnitudes[:count] = 2047
+        assert contexts.activity(np.zeros(9000, np.uint8), magnitudes, 24, 64)[0] == top
 
 
 def chance_of(over: np.ndarray) -> float:

@@ -48,8 +48,9 @@ def values_of(seed: int, size: int, dtype: str, kind: int) -> "np.ndarray[Any, A
 
 def section_of(seed: int, size: int, dtype: str, kind: int, rule: int) -> tuple[bytes, ContextKeys, Any]:
     keys, values = keys_of(seed, size), values_of(seed, size, dtype, kind)
-    counted = entropy.count(values, entropy.TOKEN_RULES[rule], contexts_of(keys), COUNT)
-    return entropy.encode(values, keys, counted, entropy.plan(counted.listed)).data, keys, values
+    rules = (entropy.TOKEN_RULES[rule],)
+    coding = entropy.choose(values, contexts_of(keys), (COUNT, 1, 1), rules)
+    return entropy.encode(values, keys, coding).data, keys, values
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -90,9 +91,8 @@ def test_words_are_changed_as_the_values_say(dtype: str, monkeypatch: pytest.Mon
         marks = levels * np.uint16(8) + ((keys.words[places] >> 3) & 7)
         contexts = keys.numbers.reshape(-1)[marks] // np.uint16(parts)
         values = values_of(size, places.size, dtype, kind)
-        counted = entropy.count(values, entropy.TOKEN_RULES[0], contexts, COUNT)
-        coded = ContextKeys.of(contexts, COUNT)
-        data = entropy.encode(values, coded, counted, entropy.plan(counted.listed)).data
+        coding = entropy.choose(values, contexts, (COUNT, 1, 1), entropy.TOKEN_RULES[:1])
+        data = entropy.encode(values, ContextKeys.of(contexts, COUNT), coding).data
         for is_float in (False, True):
             changed, wanted = words.copy(), words.copy()
             wanted[places] = differences.restore(values + values.dtype.type(1), words[places], is_float)

@@ -46,11 +46,11 @@ def test_tokens_and_raw_bits(width: int, rule: tuple[int, int]) -> None:
     named = np.array([token for token, _ in twins])
     for k in range(3):
         assert counts[k].tolist() == np.bincount(named[k::3], minlength=wide).tolist()
-    placed = tokens.places(values, rule, ContextKeys.of(contexts, 3), clusters)
-    assert placed.occurring.tolist() == [0, 1, 2]
+    keys = ContextKeys.of(contexts, 3)
+    placed = tokens.places(values, keys, rule, clusters)
+    assert keys.seen(placed.seen).tolist() == [0, 1, 2]
     assert placed.places.tolist() == (clusters[contexts].astype(int) * wide + named).tolist()
-    assert placed.counts.tolist() == [counts[1].tolist(), (counts[0] + counts[2]).tolist()]
-    raw = placed.raw_bits
+    raw = placed.raw(sum(bits for _, bits in twins))
     assert raw.size == -(-sum(bits for _, bits in twins) // 8)
     number = sum(
         (v & ((1 << bits) - 1)) << at
@@ -71,14 +71,14 @@ def test_tokens_and_raw_bits(width: int, rule: tuple[int, int]) -> None:
 def test_few_raw_bits_are_read_as_many_are() -> None:
     values = np.arange(9000, dtype=np.uint16) % np.uint16(16)
     values[::500] = 60000
-    placed = tokens.places(
-        values, (4, 1), ContextKeys.of(np.zeros(9000, np.uint16), 1), np.zeros(1, np.uint8)
-    )
-    assert 0 < 4 * 8 * placed.raw_bits.size < values.size
-    found = stepwise.read_raw(placed.places, 4, 1, placed.raw_bits, values.dtype)
+    keys = ContextKeys.of(np.zeros(9000, np.uint16), 1)
+    placed = tokens.places(values, keys, (4, 1), np.zeros(1, np.uint8))
+    raw = placed.raw(18 * (60000).bit_length() - 18 * 2)
+    assert 0 < 4 * 8 * raw.size < values.size
+    found = stepwise.read_raw(placed.places, 4, 1, raw, values.dtype)
     assert found is not None
     np.testing.assert_array_equal(found[0], values)
-    assert stepwise.read_raw(placed.places, 4, 1, placed.raw_bits[:-1], values.dtype) is None
+    assert stepwise.read_raw(placed.places, 4, 1, raw[:-1], values.dtype) is None
 
 
 @pytest.mark.parametrize("rule", RULES)

@@ -24,7 +24,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from typing import TYPE_CHECKING, Any, Protocol
 
 from theta._numpy import np
@@ -63,9 +63,15 @@ def word_dtype(dtype: str) -> np.dtype[Any]:
     return np.dtype(f"<u{word_size(dtype)}")
 
 
+@lru_cache(256)
 def evenly(count: int, most: int) -> NDArray[np.int64]:
-    """Return at most ``most`` of the numbers below ``count``, in order and at even distances."""
-    return np.linspace(0, count - 1, min(most, count)).astype(np.int64)
+    """Return at most ``most`` of the numbers below ``count``, in order and at even distances.
+
+    They are remembered, since tensors of a checkpoint are alike; nobody may write to them.
+    """
+    found = np.linspace(0, count - 1, min(most, count)).astype(np.int64)
+    found.flags.writeable = False
+    return found
 
 
 @dataclass(frozen=True)

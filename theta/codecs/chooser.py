@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 
 _SLICES: Final = 8
 _SLICE_WORDS: Final = 1 << 13
+_FEWER: Final = 4
+"""The number of slices of a sample, and of a part of it."""
 _SPARSE_SHARE: Final = 0.4
 _FEW: Final = 0.1
 """The share of words that differ up to which steps/1, which is decoded by these, is faster than delta/1."""
@@ -73,25 +75,33 @@ def encode_dense(new: TensorWords, ranges: Sequence[Range]) -> Encoded:
     return Encoded(dense.NAME, None, tuple(dense.encode_words(new.read(*r), rotate) for r in ranges))
 
 
-def sample_ranges(ranges: Sequence[Range]) -> list[Range]:
-    """Return a fixed, spread sample of the chunks' words, as ranges; all of them if they are few."""
+def sample_ranges(
+    ranges: Sequence[Range], slices: int = _SLICES, words: int = _SLICE_WORDS
+) -> Sequence[Range]:
+    """Return so many slices of so many of the chunks' words, as ranges; all of them if they are few.
+
+    Slices are at fixed, even distances.
+    """
     total = sum(stop - start for start, stop in ranges)
-    if total <= _SLICES * _SLICE_WORDS:
-        return list(ranges)
-    begins = [k * (total - _SLICE_WORDS) // (_SLICES - 1) for k in range(_SLICES)]
+    if total <= slices * words:
+        return ranges
+    begins = [k * (total - words) // (slices - 1) for k in range(slices)]
     found, before = [], 0
     for start, stop in ranges:
         # The words of this chunk are the numbers from `before` on, of all words of the chunks.
         shift, after = start - before, before + stop - start
-        parts = ((max(begin, before), min(begin + _SLICE_WORDS, after)) for begin in begins)
+        parts = ((max(begin, before), min(begin + words, after)) for begin in begins)
         found += [(first + shift, last + shift) for first, last in parts if first < last]
         before = after
     return found
 
 
 def _fewer(sample: Sequence[Range]) -> Sequence[Range]:
-    """Return a quarter of a sample; all of it if it has few ranges."""
-    return sample[1::4] if len(sample) >= _SLICES else sample
+    """Return a quarter of a sample; all of it if it has few words."""
+    if len(sample) >= _SLICES:
+        return sample[1::4]
+    total = sum(stop - start for start, stop in sample)
+    return sample_ranges(sample, _FEWER, total // (4 * _FEWER)) if total > _SLICE_WORDS else sample
 
 
 def _sampled(tensor: TensorWords, sample: Sequence[Range]) -> TensorWords:

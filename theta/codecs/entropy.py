@@ -33,21 +33,18 @@ from theta import _kernels as kernels
 from theta._numpy import np
 from theta.codecs import frames
 from theta.errors import CodecError
-from theta.lazy import lazy
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from theta_native.clusters import Listed
+    from theta_native.coded.choices import Choice
     from theta_native.coded.sections import ChangedWords, SectionHead
     from theta_native.contexts import ContextKeys
 
     Words = NDArray[Any]
     Contexts = NDArray[np.uint16]
-    Counts = NDArray[np.uint32]
 
 _HEAD: Final = struct.Struct("<BBBI4I")
-_TOTAL: Final = 4096
 _MAX_CLUSTERS: Final = 64
 _WORTH_TWICE: Final = 0.004
 """The share of the bits that twice as many clusters must save: their tables leave the nearest caches."""
@@ -57,116 +54,56 @@ _BITS_BY_CHANCE: Final = 0.75
 """The bits that a frequency takes in a table, and those that it saves of a sample by chance."""
 _UNSEEN_BITS: Final = 14.0
 
-TOKEN_RULES: Final = ((4, 1), (8, 2))
+TOKEN_RULES: Final[tuple[tuple[int, int], ...]] = ((4, 1), (8, 2))
 """The (s, m) that an encoder tries, the finest last: few tokens, or one for each value below 256."""
 
 
 @dataclass(frozen=True)
-class Tables:
-    """A grouping of contexts: the cluster of each that occurs.
+class Coding:
+    """A way to code values; ``bits`` are about those of everything, in one of ``weight`` like parts."""
 
-    ``bits`` are about those of everything, of which ``stored`` are for the tables and the grouping.
-    """
+    chosen: Choice
+    weight: int = 1
 
-    occurring: NDArray[np.int64]
-    labels: NDArray[np.int64]
-    bits: float
-    stored: float
+    @property
+    def bits(self) -> float:
+        """About the bits of tokens, raw bits, tables and the map of contexts."""
+        return self.chosen.tokens + self.chosen.stored + self.chosen.raw
 
     def clusters(self, count: int) -> NDArray[np.uint8]:
         """Return the cluster of each of ``count`` contexts; of one that was not counted, a neighbour's."""
-        after = np.searchsorted(self.occurring, np.arange(count))
-        found: NDArray[np.uint8] = self.labels[np.minimum(after, self.labels.size - 1)].astype(np.uint8)
+        labels = self.chosen.labels
+        after = np.searchsorted(self.chosen.occurring, np.arange(count))
+        found: NDArray[np.uint8] = labels[np.minimum(after, labels.size - 1)].astype(np.uint8)
         return found
 
 
-@dataclass(frozen=True)
-class Counted:
-    """Counts of the tokens of the rule ``(s, m)`` in every context, for values of ``bits`` bits."""
+def choose(
+    values: Words,
+    contexts: Contexts,
+    shape: tuple[int, int, int],
+    rules: tuple[tuple[int, int], ...] = TOKEN_RULES,
+    weight: int = 1,
+    level_bits: float = 0.0,
+    negligible: float = 0.0,
+) -> Coding:
+    """Choose how to code ``values`` (at least one), which stand for ``weight`` times as many.
 
-    bits: int
-    s: int
-    m: int
-    counts: Counts
-
-    @lazy
-    def raw_bits(self) -> int:
-        """The number of raw bits of all values."""
-        widths = kernels.tokens.raw_widths(self.bits, self.s, self.m)
-        return int(self.listed.totals @ widths[: self.listed.totals.size].astype(np.int64))
-
-    @lazy
-    def listed(self) -> Listed:
-        """The counts that are not zero."""
-        return kernels.clusters.Listed(self.counts)
-
-    def grouped(self, kinds: NDArray[np.int64]) -> Counts:
-        """Add up the counts of each kind; context ``c`` is of kind ``kinds[c]``."""
-        alphabet = self.counts.shape[1]
-        return self.listed.regrouped(kinds, np.arange(alphabet, dtype=np.uint16), alphabet)
-
-    def under(self, rule: tuple[int, int]) -> Counted:
-        """Return the counts under a rule that is coarser, or the same."""
-        if rule == (self.s, self.m):
-            return self
-        names = kernels.tokens.coarser(self.bits, (self.s, self.m), rule)
-        each = np.arange(self.counts.shape[0])
-        counts = self.listed.regrouped(each, names, int(names[-1]) + 1)
-        return Counted(self.bits, *rule, counts)
-
-
-def count(values: Words, rule: tuple[int, int], contexts: Contexts, context_count: int) -> Counted:
-    """Count the tokens of ``values`` in their contexts."""
-    counts = kernels.tokens.counts(values, *rule, contexts, context_count)
-    return Counted(values.dtype.itemsize * 8, *rule, counts)
-
-
-def by_all_rules(values: Words, contexts: Contexts, context_count: int) -> list[Counted]:
-    """Count by each of ``TOKEN_RULES``, reading the values once."""
-    finest = count(values, TOKEN_RULES[-1], contexts, context_count)
-    return [finest.under(rule) for rule in TOKEN_RULES]
-
-
-def frequencies(sums: NDArray[np.int64]) -> Counts:
-    """Scale counts to add up to 4096, with at least 1 for each token that occurs."""
-    scaled = np.rint(sums * (_TOTAL / sums.sum(axis=1, keepdims=True))).astype(np.int64)
-    scaled = np.where(sums > 0, np.maximum(scaled, 1), 0)
-    for row in scaled:
-        while (excess := int(row.sum()) - _TOTAL) != 0:
-            largest = int(row.argmax())
-            row[largest] = max(row[largest] - excess, (row[largest] + 1) // 2)
-    return scaled.astype(np.uint32)
-
-
-def _joined(listed: Listed, weight: int) -> tuple[NDArray[np.int64], float]:
-    """Return a grouping of contexts, without gaps, and about the bits of everything with it."""
-    costs = _frequency_bits(weight), 1.0 / weight, _BITS_A_CLUSTER / weight, _WORTH_TWICE
-    return listed.joined(_MAX_CLUSTERS, costs)
-
-
-def _frequency_bits(weight: int) -> float:
-    """Return the bits of a frequency of a table, as the share of one of ``weight`` parts in it."""
-    return _BITS_A_FREQUENCY / weight + (_BITS_BY_CHANCE if weight > 1 else 0.0)
-
-
-def _stored_bits(used: int, labels: NDArray[np.int64], weight: int) -> float:
-    """Estimate the share of one of ``weight`` parts in the bits of tables and of the map of contexts."""
-    shares = np.bincount(labels) / labels.size
-    entropy = float(-(shares * np.log2(shares)).sum())
-    groups = _BITS_A_CLUSTER * shares.size + labels.size * entropy
-    return used * _frequency_bits(weight) + groups / weight
-
-
-def estimate(listed: Listed, weight: int = 1) -> float:
-    """Estimate the bits of tokens with these counts, one of ``weight`` parts with the same tables."""
-    return _joined(listed, weight)[1]
-
-
-def plan(listed: Listed, weight: int = 1) -> Tables:
-    """Return good tables for these counts (at least one), of one of ``weight`` like parts."""
-    labels, bits, used = listed.improve(_joined(listed, weight)[0], _UNSEEN_BITS)
-    stored = _stored_bits(used, labels, weight)
-    return Tables(listed.occurring, labels, bits + stored, stored)
+    Contexts are ``(class * levels + level) * fine + fine class``, where ``shape`` are the numbers of classes,
+    levels and fine classes; levels cost ``level_bits``.  Tables that take less than a ``negligible`` share
+    are not worth a search for fewer contexts or tokens.
+    """
+    choices = kernels.choices
+    costs = choices.Estimate(
+        frequency=_BITS_A_FREQUENCY / weight + (_BITS_BY_CHANCE if weight > 1 else 0.0),
+        member=1.0 / weight,
+        cluster=_BITS_A_CLUSTER / weight,
+        twice=_WORTH_TWICE,
+        levels=level_bits,
+        negligible=negligible,
+        unseen=_UNSEEN_BITS,
+    )
+    return Coding(choices.choose(values, contexts, shape, rules, costs, _MAX_CLUSTERS), weight)
 
 
 @dataclass(frozen=True)
@@ -177,29 +114,27 @@ class EncodedSection:
     bits: float
 
 
-def encode(values: Words, keys: ContextKeys, counted: Counted, chosen: Tables) -> EncodedSection:
+def encode(values: Words, keys: ContextKeys, coding: Coding) -> EncodedSection:
     """Return the entropy section of ``values`` in the contexts of ``keys``.
 
-    ``counted`` and ``chosen`` may be those of a part of the values, without some contexts and tokens.
+    ``coding`` may be that of a part of the values, without some contexts and tokens.
     """
-    clusters = chosen.clusters(keys.count)
-    placed = kernels.tokens.places(values, (counted.s, counted.m), keys, clusters)
-    table = frequencies(placed.counts.astype(np.int64))
-    states, words = kernels.rans.encode(placed.places, table)
-    used = (table.shape[1] - (table[:, ::-1] > 0).argmax(axis=1)).astype("<u2")
-    listed = np.concatenate([row[:number] for row, number in zip(table, used, strict=True)]).astype("<u2")
-    halves = np.ascontiguousarray(listed.view(np.uint8).reshape(-1, 2).T)
-    labels = clusters[placed.occurring] if table.shape[0] > 1 else np.empty(0, np.uint8)
+    clusters, rule = coding.clusters(keys.count), coding.chosen.rule
+    written = kernels.writing.write(values, keys, rule, clusters)
+    count = written.used.size
+    labels = clusters[written.occurring] if count > 1 else np.empty(0, np.uint8)
+    tables = [labels, written.used.astype("<u2").view(np.uint8), written.low, written.high]
+    coded = frames.encode_planes([*map(frames.Uncoded.of, tables)])
     data = b"".join(
         (
-            _HEAD.pack(counted.s, counted.m, table.shape[0], words.size, *states.tolist()),
-            frames.encode_section([labels, used.view(np.uint8)]),
-            frames.encode_section(halves),
-            words.astype("<u2", copy=False).data,
-            placed.raw_bits.data,
+            _HEAD.pack(*rule, count, written.words.size, *written.states.tolist()),
+            frames.section(coded[:2]),
+            frames.section(coded[2:]),
+            written.words.astype("<u2", copy=False).data,
+            written.raw_bits.data,
         )
     )
-    return EncodedSection(data, 16.0 * words.size + 8.0 * placed.raw_bits.size)
+    return EncodedSection(data, 16.0 * written.words.size + 8.0 * written.raw_bits.size)
 
 
 _FAULTS: Final = {

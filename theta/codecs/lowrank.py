@@ -109,10 +109,8 @@ def _pack_factor(factor: Factor) -> bytes:
     zigzag = ((factor << 1) ^ (factor >> 63)).astype(np.uint32).reshape(-1)
     rank = factor.shape[1]
     contexts = np.tile(np.arange(rank, dtype=np.uint16), factor.shape[0])
-    ways = [(c, entropy.plan(c.listed)) for c in entropy.by_all_rules(zigzag, contexts, rank)]
-    counted, tables = min(ways, key=lambda way: way[0].raw_bits + way[1].bits)
     keys = kernels.contexts.ContextKeys.of(contexts, rank)
-    return entropy.encode(zigzag, keys, counted, tables).data
+    return entropy.encode(zigzag, keys, entropy.choose(zigzag, contexts, (rank, 1, 1))).data
 
 
 def _unpack_factor(blob: memoryview, position: int, lines: int, rank: int) -> tuple[Factor, int]:

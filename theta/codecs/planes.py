@@ -48,6 +48,7 @@ RANS: Final = 3
 # takes 1.5 bits each, since chance matches keep it from plain Huffman codes.)
 _RANS_GAIN: Final = 0.95
 _RANS_HEAD: Final = 64
+_RANS_RULES: Final = entropy.TOKEN_RULES[-1:]
 _RANS_LEAST: Final = 1 << 13
 """Bytes of the largest plane that rANS is not tried on: its tables would take what it gains."""
 _LEAST_MARKS: Final = 8
@@ -83,9 +84,8 @@ def _or_rans(one: frames.Uncoded, method: int, payload: Payload) -> tuple[int, P
 def _rans(plane: Plane) -> bytes:
     """Encode a plane whose neighbouring bytes are independent as an entropy section."""
     contexts = np.zeros(plane.size, np.uint16)
-    counted = entropy.count(plane, entropy.TOKEN_RULES[-1], contexts, 1)
     keys = kernels.contexts.ContextKeys.of(contexts, 1)
-    return entropy.encode(plane, keys, counted, entropy.plan(counted.listed)).data
+    return entropy.encode(plane, keys, entropy.choose(plane, contexts, (1, 1, 1), _RANS_RULES)).data
 
 
 def _unrans(payload: memoryview, size: int) -> Plane:

@@ -42,7 +42,6 @@ from theta.errors import CodecError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from theta_native.clusters import Listed
     from theta_native.contexts import ContextKeys
 
     Words = NDArray[Any]
@@ -54,7 +53,6 @@ _NO_LEVELS: Final = bytes(5)
 """The section of a plane of no bytes."""
 CLASSES: Final = 24
 _LEVELS: Final = 6
-_MAX_MAGNITUDE: Final = 2047
 MAX_LEVELS: Final = 8
 DEFAULT_BLOCK: Final = 512
 _EVERY: Final = (8, 4)
@@ -190,12 +188,6 @@ def _fine_bits(dtype: str) -> tuple[int, int]:
     return (mantissa - bits, bits) if mantissa >= bits else (0, 0)
 
 
-def _top(found: NDArray[np.uint16]) -> int:
-    """Return the magnitude of class 0: only one in 4096 of the words has a larger one."""
-    counts = kernels.contexts.histogram(found, _MAX_MAGNITUDE + 1)[::-1].cumsum()
-    return int(counts.size - 1 - (counts > found.size >> 12).argmax())
-
-
 def _levels(excess: NDArray[np.float64], chance: float) -> NDArray[np.uint8]:
     """Group blocks by activity (k-means in one dimension, levels in rising order).
 
@@ -220,30 +212,12 @@ def _levels(excess: NDArray[np.float64], chance: float) -> NDArray[np.uint8]:
     return found
 
 
-@dataclass(frozen=True)
-class _Choice:
-    """One way to code the values: with which contexts, with which tokens.
-
-    ``kinds``: of each context with everything used, which of those it is that are used here; ``listed``
-    are the counts in these.
-    """
-
-    use_levels: bool
-    use_fine: bool
-    counted: entropy.Counted
-    kinds: NDArray[np.int64]
-    listed: Listed
-
-
-def _listed(counted: entropy.Counted, kinds: NDArray[np.int64]) -> Listed:
-    """Count how often each token occurs in the contexts that are used."""
-    if int(kinds[-1]) + 1 == kinds.size:
-        return counted.listed
-    return kernels.clusters.Listed(counted.grouped(kinds))
-
-
+@lru_cache(64)
 def kinds_of(level_count: int, fine_count: int, use_levels: bool, use_fine: bool) -> NDArray[np.int64]:
-    """Return, for each context with all of its parts, the number of the one without the unused parts."""
+    """Return, for each context with all of its parts, the number of the one without the unused parts.
+
+    Nobody may write to it: it is remembered.
+    """
     shape = (CLASSES, level_count if use_levels else 1, fine_count if use_fine else 1)
     numbers = np.arange(np.prod(shape)).reshape(shape)
     return np.broadcast_to(numbers, (CLASSES, level_count, fine_count)).reshape(-1)
@@ -274,33 +248,15 @@ class _Sample:
         return cls(part(values), part(predicted), replace(layout, levels=levels, given=given), weight)
 
 
-def _best(sample: _Sample, dtype: str, level_bits: float) -> tuple[_Choice, entropy.Tables]:
-    """Return the cheapest token rule with the cheapest contexts, and tables for them."""
-    level_count, fine_count = sample.layout.level_count, sample.layout.fine_count(dtype)
-
-    def choice(counted: entropy.Counted, use_levels: bool, use_fine: bool) -> _Choice:
-        kinds = kinds_of(level_count, fine_count, use_levels, use_fine)
-        return _Choice(use_levels, use_fine, counted, kinds, _listed(counted, kinds))
-
-    def bits(found: _Choice) -> float:
-        size = entropy.estimate(found.listed, sample.weight) + found.counted.raw_bits
-        return size + (level_bits if found.use_levels else 0.0)
-
-    ways = [(a, b) for a in (level_count > 1, False) for b in (fine_count > 1, False)]
-    everything, *others = dict.fromkeys(ways)
-    contexts = sample.layout.contexts(sample.predicted, dtype)
-    finest = entropy.count(
-        sample.values, entropy.TOKEN_RULES[-1], contexts, CLASSES * level_count * fine_count
+def _coding(sample: _Sample, dtype: str, level_bits: float) -> entropy.Coding:
+    """Return the cheapest token rule with the cheapest contexts and tables."""
+    layout = sample.layout
+    shape = CLASSES, layout.level_count, layout.fine_count(dtype)
+    contexts = layout.contexts(sample.predicted, dtype)
+    values, weight = sample.values, sample.weight
+    return entropy.choose(
+        values, contexts, shape, weight=weight, level_bits=level_bits / weight, negligible=_HARDLY_ANY
     )
-    best = choice(finest, *everything)
-    tables = entropy.plan(best.listed, sample.weight)
-    # Everything else saves some of what tables, their map and levels take, and nothing of the values.
-    if tables.stored + level_bits <= _HARDLY_ANY * (tables.bits + finest.raw_bits + level_bits):
-        return best, tables
-    counted = [finest.under(rule) for rule in entropy.TOKEN_RULES]
-    best = min((choice(each, *everything) for each in counted), key=bits)
-    best = min([best, *(choice(best.counted, *way) for way in others)], key=bits)
-    return best, entropy.plan(best.listed, sample.weight)
 
 
 def encode(words: Words, predicted: Words, dtype: str, row_words: int = 0, fine: Fine | None = None) -> bytes:
@@ -317,16 +273,18 @@ def encode(words: Words, predicted: Words, dtype: str, row_words: int = 0, fine:
     levels = planes.encode_section([layout.levels])
     for weight in (_WEIGHT, 1):
         sample = _Sample.of(values, predicted, layout, weight)
-        best, tables = _best(sample, dtype, 8.0 * len(levels) / sample.weight)
-        section = entropy.encode(values, keys.grouped(best.kinds), best.counted, tables)
-        expected = sample.weight * (tables.bits + best.counted.raw_bits)
+        coding = _coding(sample, dtype, 8.0 * len(levels))
+        used = coding.chosen
+        kinds = kinds_of(layout.level_count, layout.fine_count(dtype), used.use_levels, used.use_fine)
+        section = entropy.encode(values, keys.grouped(kinds), coding)
+        expected = sample.weight * coding.bits
         if sample.weight == 1 or abs(section.bits - expected) <= _AS_EXPECTED * expected:
             break
     return b"".join(
         (
             bytes([_CODED]),
-            _HEAD.pack(layout.top, layout.level_count if best.use_levels else 1, best.use_fine, block),
-            levels if best.use_levels else planes.encode_section([layout.levels[:0]]),
+            _HEAD.pack(layout.top, layout.level_count if used.use_levels else 1, used.use_fine, block),
+            levels if used.use_levels else planes.encode_section([layout.levels[:0]]),
             section.data,
         )
     )
@@ -338,9 +296,8 @@ def layout_of(values: Words, predicted: Words, dtype: str, block: int, fine: Fin
     every = next((n for n in _EVERY if n <= plenty and block % n == 0), 1)
     part = np.ascontiguousarray(values[::every])
     found = magnitudes(np.ascontiguousarray(predicted[::every]), dtype)
-    top = _top(found)
-    classes = kernels.contexts.fold(found, top, CLASSES)
-    levels = _levels(*kernels.contexts.excess(part, classes, CLASSES, block // every))
+    top, excess, chance = kernels.contexts.activity(part, found, CLASSES, block // every)
+    levels = _levels(excess, chance)
     return ContextLayout(top, levels, int(levels.max()) + 1, block, given=fine)
 
 

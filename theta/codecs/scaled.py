@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Any, Final
 
 from theta._numpy import np
@@ -97,15 +98,16 @@ def simplest(low: Values, high: Values) -> Values:
     return np.where(todo, middle, found)
 
 
-def _fit(new: Words, base: Words, dtype: str, columns: int, axis: int) -> tuple[Values, Values]:
-    """Return the bounds of the factor of each line; ``axis`` is the one along which lines run."""
-    low, high = (bound.reshape(-1, columns) for bound in _factor_bounds(new, base, dtype))
+def _fit(low: Values, high: Values, columns: int, by: int) -> tuple[Values, Values]:
+    """Return the bounds of the factor of each line, from those of its words."""
+    low, high, axis = low.reshape(-1, columns), high.reshape(-1, columns), 1 - by
     lows, highs = low.max(axis=axis), high.min(axis=axis)
     # A product that was rounded twice (through f32) may lie just outside of its interval.
-    with np.errstate(invalid="ignore"):
-        touching = (lows >= highs) & (lows - highs < _TOUCHING * (high - low).min(axis=axis))
-    for k in np.flatnonzero(touching).tolist():
-        lows[k], highs[k] = _densest(np.take(low, k, 1 - axis), np.take(high, k, 1 - axis))
+    if (apart := lows >= highs).any():
+        with np.errstate(invalid="ignore"):
+            touching = apart & (lows - highs < _TOUCHING * (high - low).min(axis=axis))
+        for k in np.flatnonzero(touching).tolist():
+            lows[k], highs[k] = _densest(np.take(low, k, 1 - axis), np.take(high, k, 1 - axis))
     return lows, highs
 
 
@@ -117,34 +119,47 @@ def _densest(low: Values, high: Values) -> tuple[float, float]:
     return float(low[best]), float(high[ended[best]])
 
 
-def _sample_fits(new: TensorWords, base: TensorWords, rows: int, columns: int, by: int) -> bool:
-    """Return whether most lines of a spread sample have a factor, and not all of them 1."""
-    few = _sampled_fit(new, base, rows, columns, by, _FEW)
-    if (few[0] < few[1]).mean() <= 0.5:  # in noise none has a factor; here it is worth a closer look
-        return False
-    low, high = _sampled_fit(new, base, rows, columns, by, _MANY)
+def _sampled_fits(
+    new: TensorWords, base: TensorWords, columns: int, axes: Sequence[int], sample: tuple[int, int]
+) -> list[tuple[Values, Values]]:
+    """Return for each of ``axes`` the bounds of the factors of some lines, by some words of each.
+
+    All axes are looked at in one go: there are few words, and many calls.
+    """
+    rows, parts = new.words.size // columns, []
+    for by in axes:
+        few, along = evenly(rows if by == _BY_ROW else columns, sample[0]), sample[1]
+        across = evenly(columns if by == _BY_ROW else rows, along)
+        parts.append(np.ix_(few, across) if by == _BY_ROW else np.ix_(across, few))
+    words, others = (
+        np.concatenate([t.words.reshape(rows, columns)[index].ravel() for index in parts])
+        for t in (new, base)
+    )
+    low, high = _factor_bounds(words, others, new.dtype)
+    ends = [*accumulate((index[0].size * index[1].size for index in parts), initial=0)]
+    return [
+        _fit(low[start:end], high[start:end], index[1].size, by)
+        for by, index, (start, end) in zip(axes, parts, pairwise(ends), strict=True)
+    ]
+
+
+def _has_factors(new: TensorWords, base: TensorWords, columns: int, by: int) -> bool:
+    """Return whether most lines of a large sample have a factor, and not all of them 1."""
+    [(low, high)] = _sampled_fits(new, base, columns, [by], _MANY)
     changed = (low >= 1) | (high <= 1)
     return bool((low < high).mean() > 0.8 and (changed & (low < high)).any())
-
-
-def _sampled_fit(
-    new: TensorWords, base: TensorWords, rows: int, columns: int, by: int, sample: tuple[int, int]
-) -> tuple[Values, Values]:
-    """Return the bounds of the factors of some lines, by ``sample`` of their words each."""
-    lines, length = (rows, columns) if by == _BY_ROW else (columns, rows)
-    chosen = evenly(lines, sample[0])
-    along = evenly(length, sample[1])
-    index = np.ix_(chosen, along) if by == _BY_ROW else np.ix_(along, chosen)
-    parts = [np.ascontiguousarray(t.words.reshape(rows, columns)[index]).ravel() for t in (new, base)]
-    return _fit(parts[0], parts[1], new.dtype, len(index[1][0]), 1 - by)
 
 
 def _find(new: TensorWords, base: TensorWords, columns: int) -> tuple[int, Values] | None:
     """Find the axis of the lines that have factors, and the factors; None if they are not worth storing."""
     rows = new.words.size // columns
-    for by, length in ((_BY_ROW, columns), (_BY_COLUMN, rows)):
-        if length >= 8 and _sample_fits(new, base, rows, columns, by):
-            return by, simplest(*_fit(new.words, base.words, new.dtype, columns, 1 - by))
+    axes = [by for by, length in ((_BY_ROW, columns), (_BY_COLUMN, rows)) if length >= 8]
+    few = _sampled_fits(new, base, columns, axes, _FEW) if axes else []
+    for by, (low, high) in zip(axes, few, strict=True):
+        # In noise no line has a factor; where half of them do it is worth a closer look.
+        if np.count_nonzero(low < high) > 0.5 * low.size and _has_factors(new, base, columns, by):
+            bounds = _factor_bounds(new.words, base.words, new.dtype)
+            return by, simplest(*_fit(*bounds, columns, by))
     return None
 
 

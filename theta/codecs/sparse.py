@@ -45,10 +45,10 @@ def _encode_chunk(words: Words, base: Words, dtype: str) -> bytes:
     changed = words != base
     contexts = _contexts(base, dtype)
     values = changed.view(np.uint8)
-    counted = entropy.count(values, (0, 0), contexts, residual.CLASSES)
+    coding = entropy.choose(values, contexts, (residual.CLASSES, 1, 1), ((0, 0),))
     new = dense.encode_words(words[changed], dense.is_rotated(dtype))
     keys = kernels.contexts.ContextKeys.of(contexts, residual.CLASSES)
-    mask = entropy.encode(values, keys, counted, entropy.plan(counted.listed)).data
+    mask = entropy.encode(values, keys, coding).data
     return _HEAD.pack(int(changed.sum()), len(new)) + new + mask
 
 

@@ -230,18 +230,9 @@ def differences(found: ContextCounts, values: Words, places: Places) -> tuple[bo
     rest = values[places] - values.dtype.type(1)
     contexts = found.kinds.astype(np.uint16)[found.contexts[places]]
     count, fine = found.changed.size, found.changed[0].size
-    kinds = np.arange(count) // fine
-    best, tables, least, is_all = None, None, float("inf"), False
-    for counted in entropy.by_all_rules(rest, contexts, count):
-        ways = [(True, counted.listed)] if fine > 1 else []
-        ways.append((False, kernels.clusters.Listed(counted.grouped(kinds)) if fine > 1 else counted.listed))
-        for all_parts, listed in ways:
-            bits = entropy.estimate(listed) + counted.raw_bits
-            if bits < least:
-                best, tables, least, is_all = counted, listed, bits, all_parts
-    assert best is not None
-    assert tables is not None
+    coding = entropy.choose(rest, contexts, (CLASSES, 1, fine))
+    is_all = fine > 1 and coding.chosen.use_fine
     if not is_all:
-        contexts, count = kinds.astype(np.uint16)[contexts], CLASSES
+        contexts, count = contexts // np.uint16(fine), CLASSES
     keys = kernels.contexts.ContextKeys.of(contexts, count)
-    return is_all, entropy.encode(rest, keys, best, entropy.plan(tables)).data
+    return is_all, entropy.encode(rest, keys, coding).data

@@ -131,7 +131,7 @@ def _encode_chunk(words: Words, base: Words, dtype: str, row_words: int) -> byte
     found = found.with_best_contexts()
     rates = context_rates.chosen_rates(found.changed, found.total)
     labels, counts = _clusters(found, counts, rates)
-    shares, clusters = entropy.frequencies(counts), labels[rates]
+    shares, clusters = kernels.writing.scaled(counts), labels[rates]
     used = found.layout
     states, stream = kernels.moves.encode(used.keys(base, dtype), moves, clusters.reshape(-1), shares)
     others = kernels.tokens.places_of(moves, kernels.moves.OTHER)
