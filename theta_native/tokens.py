@@ -208,7 +208,7 @@ def counts(values: Words, s: int, m: int, contexts: Tokens, context_count: int) 
 
 
 @dataclass(frozen=True)
-class Placed:
+class PlacedTokens:
     """Values whose tokens are placed: ``cluster * alphabet + token`` of each.
 
     ``seen`` marks the keys that occur, ``widths`` are the raw bits of each token.
@@ -221,14 +221,16 @@ class Placed:
     _tokens: tuple[Words, Tokens]
     _large: Counts
 
-    def raw(self, bits: int) -> NDArray[np.uint8]:
+    def raw_bits(self, bits: int) -> NDArray[np.uint8]:
         """Return the raw bits of all values in order, ``bits`` of them, which begin at the lowest bit."""
         raw, (tokens, named) = np.empty(bits // 32 + 1, "<u4"), self._tokens
         _write_raw(self._values, tokens, (named, self.widths), self._large, raw)
         return raw.view(np.uint8)[: (bits + 7) // 8]
 
 
-def places(values: Words, keys: ContextKeys, rule: tuple[int, int], clusters: NDArray[np.uint8]) -> Placed:
+def places(
+    values: Words, keys: ContextKeys, rule: tuple[int, int], clusters: NDArray[np.uint8]
+) -> PlacedTokens:
     """Place ``values``, where ``clusters`` has the cluster (at most 63) of each context of ``keys``."""
     widths = raw_widths(values.dtype.itemsize * 8, *rule)
     tokens, named = found = _named(values, *rule)
@@ -236,7 +238,7 @@ def places(values: Words, keys: ContextKeys, rule: tuple[int, int], clusters: ND
     out, seen = np.empty(values.size, np.uint16), np.zeros(firsts.size, np.uint8)
     numbers, least = np.empty(values.size + 1, np.uint32), np.uint64(np.count_nonzero(widths == 0))
     large = _place(tokens, (named, firsts), keys.parts, least, (out, seen, numbers))
-    return Placed(out, seen, widths, values, found, numbers[:large])
+    return PlacedTokens(out, seen, widths, values, found, numbers[:large])
 
 
 def places_of(values: Words, least: int = 1) -> Counts:

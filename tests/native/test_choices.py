@@ -112,7 +112,7 @@ def test_the_choice_is_that_of_a_twin(seed: int, shape: tuple[int, int, int], mo
     labels, size, used = improved(some[occurring], joined(some[occurring], costs, most)[0], costs)
     assert found.labels.tolist() == labels.tolist()
     assert found.tokens == pytest.approx(size)
-    assert found.raw == raw_of(some, rule)
+    assert found.raw_bits == raw_of(some, rule)
     shares = np.bincount(labels) / labels.size
     map_bits = -labels.size * float((shares * np.log2(shares)).sum())
     assert found.stored == pytest.approx(used * 10.0 + 16.0 * shares.size + map_bits)

@@ -50,7 +50,7 @@ def test_tokens_and_raw_bits(width: int, rule: tuple[int, int]) -> None:
     placed = tokens.places(values, keys, rule, clusters)
     assert keys.seen(placed.seen).tolist() == [0, 1, 2]
     assert placed.places.tolist() == (clusters[contexts].astype(int) * wide + named).tolist()
-    raw = placed.raw(sum(bits for _, bits in twins))
+    raw = placed.raw_bits(sum(bits for _, bits in twins))
     assert raw.size == -(-sum(bits for _, bits in twins) // 8)
     number = sum(
         (v & ((1 << bits) - 1)) << at
@@ -73,7 +73,7 @@ def test_few_raw_bits_are_read_as_many_are() -> None:
     values[::500] = 60000
     keys = ContextKeys.of(np.zeros(9000, np.uint16), 1)
     placed = tokens.places(values, keys, (4, 1), np.zeros(1, np.uint8))
-    raw = placed.raw(18 * (60000).bit_length() - 18 * 2)
+    raw = placed.raw_bits(18 * (60000).bit_length() - 18 * 2)
     assert 0 < 4 * 8 * raw.size < values.size
     found = stepwise.read_raw(placed.places, 4, 1, raw, values.dtype)
     assert found is not None

@@ -37,7 +37,7 @@ from theta.errors import CodecError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from theta_native.coded.choices import Choice
+    from theta_native.coded.choices import CodingChoice
     from theta_native.coded.sections import ChangedWords, SectionHead
     from theta_native.contexts import ContextKeys
 
@@ -62,13 +62,13 @@ TOKEN_RULES: Final[tuple[tuple[int, int], ...]] = ((4, 1), (8, 2))
 class Coding:
     """A way to code values; ``bits`` are about those of everything, in one of ``weight`` like parts."""
 
-    chosen: Choice
+    chosen: CodingChoice
     weight: int = 1
 
     @property
     def bits(self) -> float:
         """About the bits of tokens, raw bits, tables and the map of contexts."""
-        return self.chosen.tokens + self.chosen.stored + self.chosen.raw
+        return self.chosen.tokens + self.chosen.stored + self.chosen.raw_bits
 
     def clusters(self, count: int) -> NDArray[np.uint8]:
         """Return the cluster of each of ``count`` contexts; of one that was not counted, a neighbour's."""

@@ -220,7 +220,9 @@ def kinds_of(level_count: int, fine_count: int, use_levels: bool, use_fine: bool
     """
     shape = (CLASSES, level_count if use_levels else 1, fine_count if use_fine else 1)
     numbers = np.arange(np.prod(shape)).reshape(shape)
-    return np.broadcast_to(numbers, (CLASSES, level_count, fine_count)).reshape(-1)
+    found = np.broadcast_to(numbers, (CLASSES, level_count, fine_count)).reshape(-1)
+    found.flags.writeable = False
+    return found
 
 
 @dataclass(frozen=True)
@@ -284,7 +286,7 @@ def encode(words: Words, predicted: Words, dtype: str, row_words: int = 0, fine:
         (
             bytes([_CODED]),
             _HEAD.pack(layout.top, layout.level_count if used.use_levels else 1, used.use_fine, block),
-            levels if used.use_levels else planes.encode_section([layout.levels[:0]]),
+            levels if used.use_levels else _NO_LEVELS,
             section.data,
         )
     )

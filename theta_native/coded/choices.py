@@ -1,6 +1,6 @@
 """The choice of tokens, contexts and tables that code counted values in the fewest bits, in one kernel.
 
-A chunk of some thousand words takes less time than the calls of functions would that this would be.
+The calls of the functions that it would be otherwise take longer than a chunk of some thousand words.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from theta_native.clusters import (
     _note,
 )
 
-Rule = tuple[int, int]
+TokenRule = tuple[int, int]
 """The (s, m) of :mod:`theta_native.tokens`."""
 Names = NDArray[np.uint16]
-Shape = tuple[int, int, int]
+ContextShape = tuple[int, int, int]
 """The numbers of classes, levels and fine classes.
 
 A context is ``(class * levels + level) * fine classes + fine class``.
@@ -51,7 +51,7 @@ def _list(counts: Counts, listing: Listing) -> int:
 def _regroup(
     listed: Listing,
     size: int,
-    shape: Shape,
+    shape: ContextShape,
     parts: tuple[bool, bool],
     names: Names,
     room: Counts,
@@ -60,7 +60,7 @@ def _regroup(
     # List the contexts without levels or fine classes if they are not among `parts`, under other names of
     # tokens; return how many occur.  Contexts of a class are next to each other.  `room` is zero before and
     # after; it has a row for each context of a class.
-    occurring, starts, tokens, numbers, _, _, _ = listed
+    occurring, starts, old_names, numbers, _, _, _ = listed
     fine = shape[2] if parts[1] else 1
     of_class, count = shape[1] * shape[2], (shape[1] if parts[0] else 1) * fine
     listing[1][0] = 0
@@ -73,7 +73,7 @@ def _regroup(
             level, part = rest // shape[2], rest % shape[2]
             row = room[(level if parts[0] else 0) * fine + (part if parts[1] else 0)]
             for at in range(starts[i], starts[i + 1]):
-                row[names[tokens[at]]] += np.uint32(numbers[at])
+                row[names[old_names[at]]] += np.uint32(numbers[at])
             i += 1
         for k in range(count):
             end = _list_row(room[k], listing[1][found], listing[2], listing[3])
@@ -133,7 +133,7 @@ def _settle(
 @kernel
 def _search(
     size: int,
-    shape: Shape,
+    shape: ContextShape,
     rules: tuple[Names, Labels],
     prices: tuple[tuple[Prices, Costs], float, float],
     listings: tuple[Listing, Listing],
@@ -164,7 +164,7 @@ def _search(
 
 @kernel
 def _choose(
-    counted: tuple[Counts, Shape],
+    counted: tuple[Counts, ContextShape],
     rules: tuple[Names, Labels],
     prices: tuple[tuple[Prices, Costs], float, float, float],
     listings: tuple[Listing, Listing],
@@ -198,7 +198,7 @@ def _choose(
     return size
 
 
-class Choice(NamedTuple):
+class CodingChoice(NamedTuple):
     """One way to code values, in about the fewest bits.
 
     Attributes:
@@ -209,17 +209,17 @@ class Choice(NamedTuple):
         labels: the cluster of each of them, without gaps.
         tokens: about the bits of all tokens.
         stored: about those of tables and of the map of contexts to clusters.
-        raw: the number of raw bits.
+        raw_bits: the number of raw bits.
     """
 
-    rule: Rule
+    rule: TokenRule
     use_levels: bool
     use_fine: bool
     occurring: Labels
     labels: Labels
     tokens: float
     stored: float
-    raw: int
+    raw_bits: int
 
 
 @cache
@@ -231,7 +231,7 @@ def _products() -> Costs:
 
 
 @cache
-def _names(bits: int, rules: tuple[Rule, ...]) -> tuple[Names, Labels]:
+def _names(bits: int, rules: tuple[TokenRule, ...]) -> tuple[Names, Labels]:
     """Return for each rule the tokens that are those of the last rule, and the raw bits of its own."""
     wide = tokens.alphabet(bits, *rules[-1])
     names, widths = np.zeros((len(rules), wide), np.uint16), np.zeros((len(rules), wide), np.int64)
@@ -242,7 +242,7 @@ def _names(bits: int, rules: tuple[Rule, ...]) -> tuple[Names, Labels]:
 
 
 class Estimate(NamedTuple):
-    """What things cost, in bits.
+    """Costs, in bits.
 
     Attributes:
         frequency: a frequency of a table that is not zero.
@@ -266,11 +266,11 @@ class Estimate(NamedTuple):
 def choose(
     values: NDArray[np.unsignedinteger],
     contexts: NDArray[np.uint16],
-    shape: Shape,
-    rules: tuple[Rule, ...],
+    shape: ContextShape,
+    rules: tuple[TokenRule, ...],
     costs: Estimate,
     most: int,
-) -> Choice:
+) -> CodingChoice:
     """Choose how to code ``values``, at least one.
 
     Args:
@@ -302,7 +302,7 @@ def choose(
     rule, use_levels, use_fine, listing, *_ = numbers.tolist()
     bits, stored, raw = sizes.tolist()
     occurring = listings[listing][0][:size]
-    return Choice(
+    return CodingChoice(
         rules[rule], bool(use_levels), bool(use_fine), occurring, labels[0, :size], bits, stored, int(raw)
     )
 

@@ -137,6 +137,6 @@ def write(values: Words, keys: ContextKeys, rule: tuple[int, int], clusters: Byt
         used,
         halves[:number],
         halves[number : 2 * number],
-        placed.raw(bits),
+        placed.raw_bits(bits),
         keys.seen(placed.seen),
     )
