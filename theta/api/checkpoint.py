@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from theta.api import destinations
 from theta.api.closing import Closing
 from theta.api.lazy_tensor import Access, LazyTensor
-from theta.errors import FormatError, NoSuchTensorError, did_you_mean
+from theta.errors import FormatError, NoSuchTensorError, UsageError, did_you_mean
 from theta.formats.layout import Tensor, View
 from theta.formats.torch import torch_zip
 from theta.formats.values import seen
@@ -20,6 +20,12 @@ from theta.units import human, shape_text
 
 if TYPE_CHECKING:
     from theta.api.destinations import Framework
+
+
+def require_glob(names: object) -> None:
+    """Raise :class:`UsageError` unless ``names`` is a glob: a list of names is the likeliest mistake."""
+    if not isinstance(names, str):
+        raise UsageError(f"names is a glob, not {names!r}", hint="names=\"layers.0.*\", or '*' for all")
 
 
 class Checkpoint(Closing, Mapping[str, LazyTensor]):  # to programs; workspace's is a path and a manifest
@@ -110,6 +116,7 @@ class Checkpoint(Closing, Mapping[str, LazyTensor]):  # to programs; workspace's
             theta.errors.FormatError: a dtype or a shape differs.
         """
         destinations.check(framework)
+        require_glob(names)
         if out is not None:
             planned = destinations.planned(out, self, names, self._label)
             self._fetch(tensor.name for tensor, _ in planned)

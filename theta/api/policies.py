@@ -8,11 +8,14 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from types import FrameType
+from typing import Any, Protocol, TypeVar
 
 from theta.errors import NotFoundError, UsageError
 from theta.porcelain.stage import run_steps
 from theta.porcelain.stage.run_steps import RunStep
+
+P = TypeVar("P")
 
 
 class When(Protocol):
@@ -96,27 +99,43 @@ class seconds(_Joined):  # noqa: N801 - read as theta.seconds(900)
 class preempted(_Joined):  # noqa: N801 - read as theta.preempted()
     """The first step after a signal that ends the process soon: SIGTERM, which clusters send.
 
-    The signal no longer ends the process by itself; the loop asks :attr:`~theta.Run.preempted`.  Only the
-    main thread of a program can say this.
+    The signal does not end the process by itself, until the run is closed; a handler that the program has
+    for it is called too.  The loop asks :attr:`~theta.Run.preempted`.  Only the main thread of a program can
+    say this.
     """
 
     def __init__(self, number: int = signal.SIGTERM) -> None:
         if threading.current_thread() is not threading.main_thread():
             raise UsageError("signals come to the main thread only", hint="make the policy there")
         self._came = threading.Event()
-        self._told = False
-        signal.signal(number, lambda *_: self._came.set())
+        self._number, self._before = number, signal.getsignal(number)
+        self.is_served = False
+        """Whether a step was saved since the signal came."""
+        signal.signal(number, self._take)
 
-    @property
-    def came(self) -> bool:
-        """Whether the signal came."""
-        return self._came.is_set()
+    def _take(self, number: int, frame: FrameType | None) -> None:
+        self._came.set()
+        if callable(self._before):
+            self._before(number, frame)
+
+    def serve(self) -> bool:
+        """Note that a step is saved; return whether that is the first since the signal came."""
+        due = self._came.is_set() and not self.is_served
+        self.is_served = self._came.is_set()
+        return due
 
     def is_due(self, _step: int, /) -> bool:
         """Return whether the signal came since the last question."""
-        due = self.came and not self._told
-        self._told = self._told or due
-        return due
+        return self.serve()
+
+    def release(self) -> None:
+        """Give the signal back to who had it before, unless somebody else took it since.
+
+        In another thread than the main one that is not possible, and nothing is done.
+        """
+        is_main = threading.current_thread() is threading.main_thread()
+        if is_main and signal.getsignal(self._number) == self._take:
+            signal.signal(self._number, self._before if self._before is not None else signal.SIG_DFL)
 
 
 @dataclass(frozen=True)
@@ -155,11 +174,11 @@ class best(_Joined):  # noqa: N801 - read as theta.best("eval_loss", 2)
         return {item.commit for item in chosen}
 
 
-def preemptions(policy: Any) -> list[preempted]:
-    """Return the policies in ``policy`` that wait for a signal."""
+def parts_of(policy: Any, kind: type[P]) -> list[P]:
+    """Return the policies of ``kind`` that ``policy`` has."""
     if isinstance(policy, Either):
-        return [found for part in policy.parts for found in preemptions(part)]
-    return [policy] if isinstance(policy, preempted) else []
+        return [found for part in policy.parts for found in parts_of(part, kind)]
+    return [policy] if isinstance(policy, kind) else []
 
 
 def require(policy: Any, way: str, option: str, example: str) -> None:

@@ -14,7 +14,7 @@ from typing import Any, Final, Literal
 
 from theta.api import array_views, changing, host_copies, places
 from theta.api.background import Background, Saving
-from theta.api.checkpoint import Checkpoint
+from theta.api.checkpoint import Checkpoint, require_glob
 from theta.api.closing import Closing
 from theta.api.destinations import Framework
 from theta.api.host_copies import PlannedCopy, Shrinking
@@ -170,6 +170,8 @@ class Repository(Closing):  # the name that programs import; git.repository.Repo
             theta.errors.FormatError: a dtype or a shape of ``out`` differs, or the object is not plain data.
         """
         label = f"{revision}:{path}"
+        if names is not None:
+            require_glob(names)
         wanted = names if names is not None else "*" if out is None else ""
 
         def model_of(session: Session, _stack: contextlib.ExitStack) -> Model:
@@ -529,8 +531,12 @@ class Repository(Closing):  # the name that programs import; git.repository.Repo
         request: SaveRequest,
         files: Mapping[str, Any],
         then: Callable[[Session, SaveResult], SaveResult],
+        before: Callable[[Session], None] = lambda _: None,
     ) -> Saving:
-        """Save ``files`` as ``request`` says; ``then`` follows, and may change the result."""
+        """Save ``files`` as ``request`` says; ``then`` follows, and may change the result.
+
+        What ``before`` raises is raised in place of saving.
+        """
         request = request.checked()
         self._check(request.ref)
         plans = host_copies.planned(files)
@@ -540,6 +546,7 @@ class Repository(Closing):  # the name that programs import; git.repository.Repo
         def work() -> SaveResult:
             with self._session_of_call() as session:
                 session.journal.patience = _PATIENCE
+                before(session)
                 return then(session, saving.save(session, replace(request, files=copied), self._commits))
 
         future = self._saves.put(request.ref, work, lambda: shrinking.is_due(copied.values()))
@@ -548,13 +555,15 @@ class Repository(Closing):  # the name that programs import; git.repository.Repo
         return future
 
     def _check(self, ref: str) -> None:
-        """Refuse a ref that cannot be, or that is checked out, at the first save to it.
+        """Refuse a ref that cannot be, or that is checked out, at the first save to it, and nobody's commits.
 
         An error of the background comes with the next save, or as the program ends: too late for such a one.
         The view is one of its own, because the save before has that of calls for as long as it is stored.
         """
         if ref not in self._movable:
-            saving.movable_ref(Session.here(self._place), ref)
+            session = Session.here(self._place)
+            saving.require_possible(session, saving.movable_ref(session, ref))
+            self._commits.ask(session)
             self._movable.add(ref)
 
     def _copied(

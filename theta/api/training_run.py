@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import contextlib
 import os
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from theta import _fs
 from theta.api import held_files, policies
 from theta.api.background import Saving
 from theta.api.closing import Closing
 from theta.api.policies import Keep, When
-from theta.errors import NoSuchCheckpointError, NotFoundError, UsageError
+from theta.errors import NoSuchCheckpointError, NotFoundError, RefusedError, UsageError, did_you_mean
+from theta.git import repository as git_repository
+from theta.git.run import GitFailedError
+from theta.porcelain.replicas.pushed_runs import PushedRun
 from theta.porcelain.stage import run_steps, saving
 from theta.porcelain.stage.run_steps import RunStep
 from theta.porcelain.stage.saved_tree import StoredFile
@@ -27,6 +31,10 @@ if TYPE_CHECKING:
     from theta.api.checkpoint import Checkpoint
     from theta.api.destinations import Framework
     from theta.api.repo import Repository
+
+
+_PATIENCE: Final = 8
+"""The steps that are kept for each one that may stay besides while the run goes on."""
 
 
 @dataclass(frozen=True)
@@ -141,15 +149,20 @@ class Run(Closing):
         """When a step is saved; None for each one."""
         self.keep = keep
         """The steps that stay; None for all."""
-        self._push = push
+        self._remote = None if push is None else PushedRun(name, push)
+        if self._remote is not None:
+            with repo._session_of_call() as session:
+                self._remote.check(session)
+        self._last: tuple[str, str] | None = None
+        self._told: set[str] = set()
 
     def __repr__(self) -> str:
         return f"Run({self._repo!r}, {self.name!r})"
 
     @property
     def preempted(self) -> bool:
-        """Whether the signal of a ``theta.preempted()`` came: the loop should end."""
-        return any(policy.came for policy in policies.preemptions(self.every))
+        """Whether a step was saved since the signal of a ``theta.preempted()`` came: the loop should end."""
+        return any(policy.is_served for policy in policies.parts_of(self.every, policies.preempted))
 
     def step(
         self, number: int, files: Mapping[str, Any], metrics: Mapping[str, float] | None = None
@@ -165,6 +178,7 @@ class Run(Closing):
             theta.errors.ThetaError: as :meth:`theta.Repository.save` does.
         """
         number = saving.step_number(number)
+        self._repo._check(self.ref)
         if self.every is not None and not self.every.is_due(number):
             return None
         return self.save(number, files, metrics)
@@ -184,7 +198,20 @@ class Run(Closing):
         """
         number = saving.step_number(number)
         request = SaveRequest(self.ref, {}, message, number, saving.metrics_of(metrics), whole)
-        return self._repo._save(request, files, self._stored)
+        self._hint(request.metrics)
+        for policy in policies.parts_of(self.every, policies.preempted):
+            policy.serve()
+        return self._repo._save(request, files, self._stored, self._check_last)
+
+    def _hint(self, metrics: Mapping[str, float]) -> None:
+        """Warn once of each metric of ``keep`` that no step tells, if one of them is called much like it."""
+        for policy in policies.parts_of(self.keep, policies.best):
+            likely = did_you_mean(policy.metric, metrics) if policy.metric not in metrics else ""
+            if likely and policy.metric not in self._told:
+                said = f"theta.best({policy.metric!r}) keeps all steps of run {self.name}: none tells that"
+                warnings.warn(f"{said}; {likely}", stacklevel=3)
+            if likely or policy.metric in metrics:
+                self._told.add(policy.metric)
 
     def store(self, path: str, value: Any) -> StoredFile:
         """Store one checkpoint of a step that another process saves, in a pack of its own.
@@ -206,14 +233,37 @@ class Run(Closing):
         """
         return self.save(number, held_files.in_folder(Path(folder)), metrics, whole=True)
 
+    def _check_last(self, session: Session) -> None:
+        """Raise :class:`RefusedError` if the run does not end with the step that was saved here last.
+
+        That is so where a job was started anew while the one before still runs: the new one goes on.  A step
+        that retention made anew has the same tree and message.
+        """
+        repo = session.again().repo
+        tip = repo.refs.resolved(self.ref) if self.ref in repo.refs else None
+        if self._last is not None and tip is not None and _content(repo, tip) != self._last:
+            raise RefusedError(
+                f"another process saves steps of run {self.name}, so this one saves no more",
+                hint="let one of them go on, or give one a run of another name",
+            )
+
     def _stored(self, session: Session, result: SaveResult) -> SaveResult:
         """Let go of the steps that are not kept, and push the others."""
         if self.keep is not None:
-            renamed = prune(session, self.name, self.keep)
+            renamed = prune(session, self.name, self.keep, patient=True)
             result = replace(result, commit=renamed.get(result.commit, result.commit))
-        if self._push is not None:
-            session.again().repo.git().run("push", "--quiet", "--", self._push, f"+{self.ref}:{self.ref}")
+        self._last = _content(session.again().repo, result.commit)
+        if self._remote is not None:
+            self._push(self._remote, session.again())
         return result
+
+    def _push(self, remote: PushedRun, session: Session) -> None:
+        """Push; warn if the remote cannot be reached, since the next step takes this one along."""
+        try:
+            remote.push(session)
+        except GitFailedError as error:
+            said = f"the last step of run {self.name} is stored, but was not pushed; the next one will be"
+            warnings.warn(f"{said}, with it: {error}", RuntimeWarning, stacklevel=2)
 
     @contextlib.contextmanager
     def drafts(self) -> Iterator[Path]:
@@ -237,11 +287,30 @@ class Run(Closing):
     def resume(self, step: int | None = None) -> Resumed | None:
         """Return the last whole step, to go on from; None when the run has not begun.
 
-        Raises :class:`theta.errors.NotFoundError` when there is no step of number ``step``.
+        Steps that the remote of ``push`` has besides are fetched before: those of a job that another machine
+        began.  Where it cannot be reached, the run goes on with what is here.
+
+        Raises:
+            theta.errors.NotFoundError: there is no step of number ``step``.
+            theta.errors.RefusedError: the remote and this repository have steps that the other one lacks.
+            theta.git.run.GitFailedError: the remote cannot be reached, and there is no step here.
         """
-        if step is None and not self.steps():
+        number = None if step is None else saving.step_number(step)
+        if self._remote is not None:
+            self._bring(self._remote)
+        if number is None and not self.steps():
             return None
-        return self.resumed(run_steps.chosen(self.steps(), self.name, number=step))
+        return self.resumed(run_steps.chosen(self.steps(), self.name, number=number))
+
+    def _bring(self, remote: PushedRun) -> None:
+        try:
+            with self._repo._session_of_call() as session:
+                remote.bring(session)
+        except GitFailedError as error:
+            if not self.steps():
+                raise
+            said = f"run {self.name} goes on with the steps that are here; the remote was not reached"
+            warnings.warn(f"{said}: {error}", RuntimeWarning, stacklevel=3)
 
     def resumed(self, item: RunStep) -> Resumed:
         """Return ``item``, one of :meth:`steps`, to go on from."""
@@ -249,7 +318,9 @@ class Run(Closing):
 
     def prune(self, keep: Keep | None = None) -> None:
         """Let go of the steps that ``keep`` does not keep, by default that of the run."""
-        chosen = keep or self.keep
+        chosen = self.keep if keep is None else keep
+        if chosen is not None:
+            policies.require(chosen, "kept", "keep", "theta.last(3)")
         if chosen is not None and self.steps():
             with self._repo._session_of_call() as session:
                 prune(session, self.name, chosen)
@@ -273,11 +344,41 @@ class Run(Closing):
             return saving.publish(session, chosen.commit, ref, f"{self.name}: {chosen.subject}")
 
     def close(self) -> None:
-        """Wait for the last step; raises the error of a save that failed."""
-        self._repo.wait()
+        """Wait for the last step, and push what was not; raises the error of a save that failed."""
+        try:
+            self._repo.wait()
+            if self.keep is not None and self._last is not None:
+                self.prune()
+            if self._remote is not None and self._last is not None:
+                self._push_at_last(self._remote)
+        finally:
+            for policy in policies.parts_of(self.every, policies.preempted):
+                policy.release()
+
+    def _push_at_last(self, remote: PushedRun) -> None:
+        try:
+            with self._repo._session_of_call() as session:
+                remote.push(session)
+        except GitFailedError as error:
+            error.add_note(f"All steps of run {self.name} are stored here; the last ones were not pushed.")
+            raise
 
 
-def prune(session: Session, name: str, keep: Keep) -> dict[str, str]:
-    """Let go of the steps of run ``name`` that are not kept; return old id -> new id of the others."""
+def prune(session: Session, name: str, keep: Keep, *, patient: bool = False) -> dict[str, str]:
+    """Let go of the steps of run ``name`` that are not kept; return old id -> new id of the others.
+
+    All commits behind one that goes are made anew.  A ``patient`` caller, who comes again, lets some stay, so
+    that they are not with each step.
+    """
     now = session.again()
-    return run_steps.retain(now, name, keep.kept(run_steps.steps(now, name)))
+    found = run_steps.steps(now, name)
+    kept = keep.kept(found)
+    if patient and len(found) - len(kept) <= len(kept) // _PATIENCE:
+        return {}
+    return run_steps.retain(now, name, kept)
+
+
+def _content(repo: git_repository.Repository, commit: str) -> tuple[str, str]:
+    """Return the tree and the message of a step, which stay when it is made anew."""
+    found = repo.commit(commit)
+    return found.tree, found.message

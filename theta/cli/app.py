@@ -90,6 +90,10 @@ def _dispatch(argv: list[str], *, alone: bool) -> int:
     if name in catalogue.PLUMBING and (code := invoking.by_git(name, args)) is not None:
         return code
     name, module, args = catalogue.spelled_out(name, args)
+    if any("@" in word for word in args):
+        from theta.cli import run_words
+
+        args = run_words.named(args) if name in run_words.COMMANDS else args
     if module is None or name in paging.NAMES:
         paging.begin(name)
     if handing.is_gits(name) and (code := aside.by_git(name, args, alone=alone)) is not None:

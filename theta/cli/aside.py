@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from theta.porcelain.commands import merge_request
     from theta.porcelain.drive import running
     from theta.porcelain.setup import installing
+    from theta.porcelain.stage import run_steps
     from theta.porcelain.workspace import session
 else:
     common = Module("theta.cli.common")
@@ -26,7 +27,8 @@ else:
     merge_request = Module("theta.porcelain.commands.merge_request")
     run = Module("theta.git.run")
     running = Module("theta.porcelain.drive.running")
-    session = Module("theta.porcelain.workspace.session")
+    run_steps = Module("theta.porcelain.stage.run_steps")
+session = Module("theta.porcelain.workspace.session")
 
 _OF_SEQUENCES: Final = frozenset(("--rule", "--recipe", "--seed", "--allow-nan", "--no-prompt", "--json"))
 OWN: Final[dict[str, frozenset[str]]] = {
@@ -111,7 +113,7 @@ def _is_untouched() -> bool:
 def _opened_is_untouched() -> bool:
     try:
         repo = session.Session.here(".").repo
-        return not (repo.private.exists() or installing.is_used(repo))
+        return not (repo.private.exists() or installing.is_used(repo) or run_steps.are_in(repo))
     except ThetaError:
         return False
 

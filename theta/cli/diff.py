@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from theta.cli import console, diff_text, report_files, reports, terminal
 from theta.cli.args import Given
-from theta.cli.common import open_session, uses_theta
+from theta.cli.common import open_session, shows_checkpoints
 from theta.cli.passing import Passing
 from theta.errors import NotARepositoryError, UsageError
 from theta.git.run import plain as outside
@@ -74,7 +74,7 @@ def diff(
         return diff_text.pair(session, asked, form, pair)
     if of_files and form.asked:
         raise UsageError("these options compare two checkpoints, or versions of a repository")
-    if not form.asked and (of_files or not uses_theta(session)):
+    if not form.asked and (of_files or not shows_checkpoints(session)):
         return _by_git(session, *asked.given)
     return _diff(session, asked, form, revisions, paths)
 

@@ -8,7 +8,7 @@ import os
 import re
 import signal
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Final
@@ -64,8 +64,11 @@ def follow(
     with _stopping() as stop, terminal.progress("applying") as progress:
         if once:
             found = following.Follower(request).look(progress)
-            return int(ExitCode.DIFFERENCES) if found is None else _done(request, found, command, stop)
-        for found in following.follow(request, stop.wait, _failed, progress):
+            if found is not None:
+                return _done(request, found, command, stop)
+            console.note(f"there is no {request.run} at {request.remote} yet")
+            return int(ExitCode.DIFFERENCES)
+        for found in following.follow(request, _waiting(request, stop), _failed, progress):
             _done(request, found, command, stop)
     return 0
 
@@ -87,6 +90,21 @@ def _stopping() -> Iterator[threading.Event]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+def _waiting(request: FollowRequest, stop: threading.Event) -> Callable[[float], bool]:
+    """Return what waits between two looks; it tells once that there is no step yet."""
+    is_told = False
+
+    def wait(seconds: float) -> bool:
+        nonlocal is_told
+        if seconds and not is_told:
+            is_told = True
+            console.note(f"waiting for steps of {request.run}")
+            console.flush()
+        return stop.wait(seconds)
+
+    return wait
 
 
 def _failed(error: ThetaError, delay: float) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 from theta.cli import console, report_files, reports
 from theta.cli.args import Given
-from theta.cli.common import open_session, uses_theta
+from theta.cli.common import open_session, shows_checkpoints
 from theta.cli.passing import Passing
 from theta.errors import NotFoundError, UsageError
 from theta.git.options import Option
@@ -72,13 +72,13 @@ def log(
         raise NotFoundError("your current branch does not have any commits yet")
     pictured = html is not None or md
     ours = tensor is not None or as_json or pictured
-    if not ours and _by_patch(asked) and uses_theta(session) and showing.has_adapters(session):
+    if not ours and _by_patch(asked) and shows_checkpoints(session) and showing.has_adapters(session):
         return show_text.patches(session, git, asked)
-    if not ours and not (asked.known and _by_tensor(asked) and uses_theta(session)):
+    if not ours and not (asked.known and _by_tensor(asked) and shows_checkpoints(session)):
         if not asked.options:
             diffing.split(git, asked)
         return git.show(
-            "log", *(history.without_stores(git, "log", asked) if uses_theta(session) else asked.given)
+            "log", *(history.without_stores(git, "log", asked) if shows_checkpoints(session) else asked.given)
         )
     if ours:
         _refuse_others(asked, as_json or pictured)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 from theta.cli import console, report_files, reports, show_text
 from theta.cli.args import Given
-from theta.cli.common import open_session, uses_theta
+from theta.cli.common import open_session, shows_checkpoints
 from theta.cli.passing import Passing
 from theta.errors import NotFoundError, UsageError
 from theta.lazy import Module
@@ -86,10 +86,10 @@ def show(
     is_plain = asked.only(*_COLOURS, "--stat") and asked.value("--stat") is None and asked.paths is None
     if asked.known and is_plain and len(asked.operands) < 2:
         name = asked.operands[0] if asked.operands else "HEAD"
-        shown = showing.find(session, name) if uses_theta(session) or "#" in name else None
+        shown = showing.find(session, name) if shows_checkpoints(session) or "#" in name else None
         if shown is not None:
             return _tell(session, git, name, shown, asked.flags)
-    args = history.without_stores(git, "show", asked) if uses_theta(session) else asked.given
+    args = history.without_stores(git, "show", asked) if shows_checkpoints(session) else asked.given
     return git.show("show", *args)
 
 

@@ -20,6 +20,7 @@ _NESTED: Final = b"/.gitattributes"
 _COMPRESSED: Final = b"DIRC\0\0\0\x04"
 """The beginning of an index that has only the part of each name in which it differs from the one before."""
 _FILTER: Final = b'[filter "theta"]'
+_REFS: Final = b" refs/theta/"
 _ELSEWHERE: Final = re.compile(rb'^\s*worktree\s*=\s*"?(.*?)"?\s*$', re.MULTILINE | re.IGNORECASE)
 """The setting that puts the worktree elsewhere, relative to the git directory."""
 
@@ -112,7 +113,8 @@ def _is_set_up(own: Path) -> bool:
     """Return whether the repository in ``own`` has settings of theta's."""
     attributes = _text(own / "info" / "attributes")
     signs = any(sign in attributes for sign in _SIGNS)
-    return signs or (own / "theta").exists() or _FILTER in _text(own / "config")
+    refs = (own / "refs" / "theta").exists() or _REFS in _text(own / "packed-refs")
+    return signs or refs or (own / "theta").exists() or _FILTER in _text(own / "config")
 
 
 def _is_empty(place: Directories) -> bool:

@@ -377,10 +377,16 @@ def split(git: Git, line: Arguments) -> tuple[list[str], list[str]]:
     if line.paths is not None:
         return operands, list(line.paths)
     for number, operand in enumerate(operands):
-        if os.path.lexists(git.cwd / operand) or not _is_revision(git, operand):
+        if _is_file(git, operand) or not _is_revision(git, operand):
             _check_paths(git, operands[number:])
             return operands[:number], operands[number:]
     return operands, []
+
+
+def _is_file(git: Git, text: str) -> bool:
+    """Return whether ``text`` is a file of a worktree; in a bare repository git asks for none."""
+    is_there = os.path.lexists(git.cwd / text)
+    return is_there and git.run("rev-parse", "--is-inside-work-tree", check=False).text.strip() == "true"
 
 
 def _check_paths(git: Git, paths: list[str]) -> None:

@@ -18,6 +18,11 @@ class CommitWriter:
     def __init__(self) -> None:
         self._people: tuple[str, ...] = ()
 
+    def ask(self, session: Session) -> None:
+        """Ask git who commits; raises :class:`IdentityError` where it has no name for the user."""
+        if not self._people:
+            self._people = tuple(map(session.repo.identity, _PEOPLE))
+
     def write(
         self,
         session: Session,
@@ -42,8 +47,7 @@ class CommitWriter:
             parts = [word for one in parents for word in ("-p", one)]
             words = ("commit-tree", tree, *parts, "-F", "-")
             return git.run(*words, stdin=text.encode()).text.strip()
-        if not self._people:
-            self._people = tuple(map(session.repo.identity, _PEOPLE))
+        self.ask(session)
         commit = change.pack.commit(_commit(tree, parents, self._people, text))
         change.store()
         return commit

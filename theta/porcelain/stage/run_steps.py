@@ -15,6 +15,7 @@ from typing import Final
 from theta.errors import NotFoundError, UsageError
 from theta.git.object_format import COMMIT
 from theta.git.quoting import split_lines
+from theta.git.repository import Repository
 from theta.porcelain.stage.saving import METRIC, STEP
 from theta.porcelain.workspace.session import Session
 
@@ -24,6 +25,8 @@ _ALIKE: Final = (f"{_HEADS}runs/", f"{_HEADS}theta/runs/")
 """The branches that ``save(ref="runs/NAME")`` makes; a run has the full name of its ref."""
 _SCALAR: Final = re.compile(r"np\.float\d+\((.*)\)")
 """A scalar of numpy as it shows itself."""
+_LONGEST: Final = 200
+"""Bytes of a part of a name, which is the name of a file: those of git's locks are longer."""
 _NUMBER: Final = re.compile(r"-?[0-9]{1,18}")
 
 
@@ -52,7 +55,14 @@ def ref_of(name: str) -> str:
     """Return the ref of the run ``name``; raises :class:`UsageError` for what cannot be a name."""
     if type(name) is not str or not name or name.startswith(("/", "-")) or name.endswith("/"):
         raise UsageError(f"a run cannot be named {name!r}")
+    if max(len(part.encode("utf-8", "surrogateescape")) for part in name.split("/")) > _LONGEST:
+        raise UsageError(f"the name of a run may have {_LONGEST} bytes, not {len(name)}")
     return PREFIX + name
+
+
+def are_in(repo: Repository) -> bool:
+    """Return whether ``repo`` has steps of runs."""
+    return any(name.startswith(PREFIX) for name in repo.refs)
 
 
 def names(session: Session) -> list[str]:
@@ -66,7 +76,7 @@ def steps(session: Session, name: str) -> list[RunStep]:
     tip = session.repo.refs.resolved(ref) if ref in session.repo.refs else None
     if tip is None:
         raise NotFoundError(f"there is no run {name}", hint=_hint(session, name))
-    return [step_of(session, oid) for oid in reversed(_line(session, tip))]
+    return [step_of(session, oid) for oid in reversed(line(session, tip))]
 
 
 def beginning(session: Session) -> str:
@@ -79,7 +89,7 @@ def beginning(session: Session) -> str:
             if branch.startswith(prefix):
                 return _is_branch(branch, branch.removeprefix(prefix))
     for remote in session.repo.refs.remotes():
-        return f"no runs here; 'theta fetch {remote} \"{PREFIX}*:{PREFIX}*\"' gets those of {remote}"
+        return f"no runs here; 'theta fetch {remote} \"+{PREFIX}*:{PREFIX}*\"' gets those of {remote}"
     return """no runs yet; theta.Run(repo, "r1") begins one, see 'theta help training'"""
 
 
@@ -121,7 +131,7 @@ def revision(session: Session, name: str) -> str:
     return named(session, name) if is_run else name
 
 
-def _line(session: Session, tip: str) -> list[str]:
+def line(session: Session, tip: str) -> list[str]:
     """Return ``tip`` and its first parents, newest first."""
     found = [tip]
     while parents := session.repo.commit(found[-1]).parents:
@@ -209,7 +219,7 @@ def retain(session: Session, name: str, kept: Collection[str]) -> dict[str, str]
     renamed: dict[str, str] = {}
     parent: str | None = None
     with session.change() as change:
-        for oid in reversed(_line(session, tip)):
+        for oid in reversed(line(session, tip)):
             if oid in kept or oid == tip:
                 renamed[oid] = parent = _on(session, oid, parent)
         if parent is not None and parent != tip:

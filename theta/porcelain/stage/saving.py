@@ -19,6 +19,7 @@ from theta.porcelain.workspace.session import Session
 from theta.store.odb import stored_marks
 
 _HEADS: Final = "refs/heads/"
+_MOST_STEPS: Final = 10**18
 STEP: Final = "Theta-Step"
 METRIC: Final = "Theta-Metric"
 
@@ -161,9 +162,12 @@ def step_number(value: Any) -> int:
     Another one would stand in the history and not be read back: the training would begin anew.
     """
     try:
-        return int(operator.index(value))
+        number = int(operator.index(value))
     except (TypeError, ValueError, RuntimeError) as error:
         raise UsageError(f"the number of a step is a whole one, not {value!r}") from error
+    if abs(number) >= _MOST_STEPS:
+        raise UsageError("the number of a step has 18 digits at most")
+    return number
 
 
 def metrics_of(given: Any) -> dict[str, float]:
@@ -181,7 +185,9 @@ def _checked(name: str, value: Any) -> float:
     if not isinstance(name, str):
         raise UsageError(f"a metric is named by text, not by {name!r}")
     if not name or name != name.strip() or not {*"=\r\n"}.isdisjoint(name):
-        raise UsageError(f"a metric cannot be named {name!r}", hint="choose a name without '='")
+        raise UsageError(
+            f"a metric cannot be named {name!r}", hint="a name has no '=' and no space at an end"
+        )
     if type(value) is int:
         return value
     try:
@@ -201,6 +207,18 @@ def _full(name: str) -> str:
     if not isinstance(name, str):
         raise UsageError(f"a ref is named by text, not by {name!r}")
     return name if name.startswith("refs/") else _HEADS + name
+
+
+def require_possible(session: Session, ref: str) -> None:
+    """Raise an error for what would fail when a commit is put on ``ref``, which :func:`movable_ref` returned.
+
+    Raises :class:`UsageError` where a ref that is there is a folder of this one, or the other way round.
+    """
+    for other in session.repo.refs:
+        if other.startswith(f"{ref}/") or ref.startswith(f"{other}/"):
+            raise UsageError(
+                f"{ref} cannot be beside {other}", hint="a name cannot go on where another one ends with '/'"
+            )
 
 
 def movable_ref(session: Session, name: str) -> str:

@@ -1,0 +1,163 @@
+"""Runs that are pushed: from several machines, over a remote that is away, and never over others' steps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import theta
+from tests.support import Repo
+from theta.errors import RefusedError, UsageError
+from theta.git.run import GitFailedError
+
+RUN = "refs/theta/runs/r1"
+
+
+def state(step: int) -> dict[str, Any]:
+    return {"m.safetensors": {"w": np.full((8, 4), step, np.float32)}}
+
+
+def saved(run: theta.Run, *steps: int) -> None:
+    for step in steps:
+        run.save(step, state(step)).result()
+
+
+class Machines:
+    """A remote, and clones of it on several machines."""
+
+    def __init__(self, place: Path) -> None:
+        self._place = place
+        self.remote = place / "remote"
+        Repo.create(place / "maker").git("init", "--quiet", "--bare", str(self.remote))
+
+    def clone(self, name: str) -> Path:
+        Repo(self._place / "maker").git("clone", "--quiet", str(self.remote), str(self._place / name))
+        return self._place / name
+
+    def there(self) -> list[int | None]:
+        with theta.open(self.remote) as repo:
+            return [step.step for step in theta.Run(repo, "r1").steps()]
+
+    def train(self, name: str, *steps: int, keep: Any = None, resumes: bool = True) -> int | None:
+        """Go on with the run; return the step that it went on from."""
+        place = self._place / name
+        with theta.open(place) as repo, theta.Run(repo, "r1", push="origin", keep=keep) as run:
+            last = run.resume() if resumes else None
+            saved(run, *steps)
+        return last.step if last is not None else None
+
+
+@pytest.fixture
+def machines(tmp_path: Path) -> Machines:
+    return Machines(tmp_path)
+
+
+@pytest.mark.parametrize("keep", [None, theta.last(2)])
+def test_a_new_clone_goes_on_with_the_steps_of_the_remote(machines: Machines, keep: Any) -> None:
+    """Its run was empty, and the first push replaced the steps of the machine before."""
+    kept = slice(-2 if keep else None, None)
+    for name in "abc":
+        machines.clone(name)
+    assert machines.train("a", 1, 2, 3, keep=keep) is None
+    assert machines.train("b", 4, 5, keep=keep) == 3
+    assert machines.there() == [1, 2, 3, 4, 5][kept]
+    assert machines.train("a", 6, keep=keep) == 5
+    assert machines.train("c", 7, 8, keep=keep) == 6
+    assert machines.train("b", 9, keep=keep) == 8
+    assert machines.there() == [*range(1, 10)][kept]
+
+
+def test_steps_that_are_not_here_are_not_replaced(machines: Machines) -> None:
+    for name in "ab":
+        machines.clone(name)
+    machines.train("a", 1, 2)
+    machines.train("b", 3, 4)
+    with pytest.raises(RefusedError, match="origin has steps of run r1 that are not here") as caught:
+        machines.train("a", 30, resumes=False)
+    assert "fetch origin +refs/theta/runs/r1:refs/theta/runs/r1" in str(caught.value.hint)
+    assert machines.there() == [1, 2, 3, 4]
+    for _ in range(2):  # what was fetched to compare them does not count as steps that are here
+        with pytest.raises(RefusedError, match="that are not here"):
+            machines.train("a", 31)
+    assert machines.there() == [1, 2, 3, 4]
+
+
+def test_a_push_is_refused_when_the_remote_changed_meanwhile(machines: Machines) -> None:
+    for name in "ab":
+        machines.clone(name)
+    machines.train("a", 1)
+    with theta.open(machines.clone("c")) as repo:
+        run = theta.Run(repo, "r1", push="origin")
+        assert run.resume() is not None
+        machines.train("b", 2)
+        with pytest.raises(RefusedError, match="that are not here"):
+            saved(run, 20)
+    assert machines.there() == [1, 2]
+
+
+def test_a_run_that_nobody_resumes_does_not_replace_another(machines: Machines) -> None:
+    machines.clone("a")
+    machines.train("a", 1, 2)
+    machines.clone("b")
+    with pytest.raises(RefusedError):
+        machines.train("b", 1, resumes=False)
+    assert machines.there() == [1, 2]
+
+
+@pytest.mark.parametrize("keep", [None, theta.last(2)])
+def test_a_remote_that_is_away_does_not_end_the_training(machines: Machines, keep: Any) -> None:
+    away = machines.remote.with_name("away")
+    place = machines.clone("a")
+    machines.train("a", 1, keep=keep)
+    machines.remote.rename(away)
+    with theta.open(place) as repo:
+        run = theta.Run(repo, "r1", push="origin", keep=keep)
+        with pytest.warns(RuntimeWarning, match="goes on with the steps that are here"):
+            assert run.resume() is not None
+        with pytest.warns(RuntimeWarning, match="is stored, but was not pushed"):
+            saved(run, 2, 3, 4)
+        with pytest.raises(GitFailedError) as caught:
+            run.close()
+        assert "All steps of run r1 are stored here" in "".join(caught.value.__notes__)
+    away.rename(machines.remote)
+    assert machines.there() == [1]
+    assert machines.train("a", 5, keep=keep) == 4
+    assert machines.there() == ([4, 5] if keep else [1, 2, 3, 4, 5])
+
+
+def test_the_end_of_the_run_pushes_what_was_not(machines: Machines) -> None:
+    away = machines.remote.with_name("away")
+    place = machines.clone("a")
+    with theta.open(place) as repo, theta.Run(repo, "r1", push="origin") as run:
+        machines.remote.rename(away)
+        with pytest.warns(RuntimeWarning, match="was not pushed"):
+            saved(run, 1)
+        away.rename(machines.remote)
+    assert machines.there() == [1]
+
+
+def test_a_new_clone_does_not_begin_anew_because_the_remote_is_away(machines: Machines) -> None:
+    place = machines.clone("a")
+    machines.remote.rename(machines.remote.with_name("away"))
+    with theta.open(place) as repo, pytest.raises(GitFailedError):
+        theta.Run(repo, "r1", push="origin").resume()
+
+
+@pytest.mark.parametrize("remote", ["orgin", "", "  ", True, 5, "-x"])
+def test_what_can_be_no_remote_is_told_at_once(machines: Machines, remote: Any) -> None:
+    with theta.open(machines.clone("a")) as repo, pytest.raises(UsageError) as caught:
+        theta.Run(repo, "r1", push=remote)
+    if remote == "orgin":
+        assert caught.value.hint == "did you mean origin?"
+
+
+def test_a_path_and_a_url_are_remotes(machines: Machines) -> None:
+    with theta.open(machines.clone("a")) as repo:
+        for remote in (str(machines.remote), f"file://{machines.remote}"):
+            with theta.Run(repo, "r1", push=remote) as run:
+                last = run.resume()
+                saved(run, last.step + 1 if last is not None and last.step is not None else 1)
+    assert machines.there() == [1, 2]

@@ -1,0 +1,79 @@
+"""Words of a command line that name a step of a training run, as ``RUN@STEP``: the commit in their place.
+
+Git reads no such name.  What it reads itself, and what a file is called, stays as it is.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from theta.errors import NotFoundError, ThetaError
+from theta.porcelain.stage import run_steps
+from theta.porcelain.workspace.session import Session
+
+COMMANDS: Final = frozenset(
+    {
+        "average",
+        "blame",
+        "cat",
+        "check",
+        "checkout",
+        "cherry-pick",
+        "diff",
+        "export",
+        "lineage",
+        "log",
+        "merge",
+    }
+    | {"restore", "show", "switch"}
+)
+"""The commands whose operands are revisions."""
+_STEP: Final = re.compile(r"@-?[0-9]")
+_PARTS: Final = re.compile(r"(?P<option>--[a-z-]+=)?(?P<words>[^:]*)(?P<path>:.*)?", re.DOTALL)
+_RANGE: Final = re.compile(r"(\.\.\.?)")
+_OF_TEXT: Final = frozenset(
+    {"-S", "-G", "-m", "-F", "-o", "--author", "--committer", "--grep", "--html", "--junit", "--md"}
+    | {"--message", "--output", "--sarif"}
+)
+"""The options whose value, the next word, is no revision."""
+
+
+def named(args: Sequence[str]) -> list[str]:
+    """Return the arguments of a command with the commits of steps in place of their names."""
+    end = args.index("--") if "--" in args else len(args)
+    if not any(map(_STEP.search, args[:end])):
+        return list(args)
+    try:
+        session = Session.here(Path.cwd())
+    except ThetaError:  # the command tells what is wrong, or needs no repository
+        return list(args)
+    found = [
+        word if before in _OF_TEXT or os.path.lexists(word) else _named(session, word)
+        for before, word in zip(["", *args], args[:end], strict=False)
+    ]
+    return [*found, *args[end:]]
+
+
+def _named(session: Session, word: str) -> str:
+    parts = _PARTS.fullmatch(word)
+    if parts is None or _STEP.search(parts["words"]) is None:
+        return word
+    words = [_commit(session, part) for part in _RANGE.split(parts["words"])]
+    return "".join([parts["option"] or "", *words, parts["path"] or ""])
+
+
+def _commit(session: Session, name: str) -> str:
+    """Return the commit of the step that ``name`` names; ``name`` itself if there is no such run."""
+    run = name.rpartition("@")[0]
+    if not run or run_steps.PREFIX + run not in session.repo.refs or _STEP.search(name) is None:
+        return name
+    try:
+        return run_steps.named(session, name)
+    except NotFoundError as error:
+        if error.hint:  # the run is there, and the step is not
+            raise
+        return name
