@@ -1,4 +1,4 @@
-"""What a run takes and refuses: two processes at once, signals, policies, names and numbers."""
+"""Rules of a run: two processes at once, signals, policies, names and numbers."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 import tracemalloc
 from pathlib import Path
 from typing import Any
@@ -232,6 +233,7 @@ def test_a_file_that_is_written_to_meanwhile_is_noticed(tmp_path: Path) -> None:
         pytest.raises(ChangedWhileReadError, match=r"m\.safetensors changed"),
         sources.opened(sources.Named(None, path.name), tmp_path) as model,
     ):
+        time.sleep(0.02)  # the clock of the file system has ticks of up to 10 ms
         make_model(path, TENSORS)
         converting.write(model, tmp_path / "m.npz")
     assert [item.name for item in tmp_path.iterdir()] == ["m.safetensors"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -83,6 +84,7 @@ def test_a_file_that_nobody_writes_to_is_proven(source: FileSource) -> None:
 def test_a_write_meanwhile_is_found(source: FileSource, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(FileSource, "is_settled", lambda _: True)
     reading = read(source)
+    time.sleep(0.02)  # the clock of the file system has ticks of up to 10 ms
     overwrite(path)
     os.utime(path, ns=(source.stat.st_atime_ns, source.stat.st_mtime_ns))
     with pytest.raises(ChangedWhileReadError):

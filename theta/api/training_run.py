@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -16,6 +15,7 @@ from theta.api import held_files, policies
 from theta.api.background import Saving
 from theta.api.closing import Closing
 from theta.api.policies import Keep, When
+from theta.api.warned import warn
 from theta.errors import NoSuchCheckpointError, NotFoundError, RefusedError, UsageError, did_you_mean
 from theta.git import repository as git_repository
 from theta.git.run import GitFailedError
@@ -209,7 +209,7 @@ class Run(Closing):
             likely = did_you_mean(policy.metric, metrics) if policy.metric not in metrics else ""
             if likely and policy.metric not in self._told:
                 said = f"theta.best({policy.metric!r}) keeps all steps of run {self.name}: none tells that"
-                warnings.warn(f"{said}; {likely}", stacklevel=3)
+                warn(f"{said}; {likely}", UserWarning)
             if likely or policy.metric in metrics:
                 self._told.add(policy.metric)
 
@@ -263,7 +263,7 @@ class Run(Closing):
             remote.push(session)
         except GitFailedError as error:
             said = f"the last step of run {self.name} is stored, but was not pushed; the next one will be"
-            warnings.warn(f"{said}, with it: {error}", RuntimeWarning, stacklevel=2)
+            warn(f"{said}, with it: {error}")
 
     @contextlib.contextmanager
     def drafts(self) -> Iterator[Path]:
@@ -310,7 +310,7 @@ class Run(Closing):
             if not self.steps():
                 raise
             said = f"run {self.name} goes on with the steps that are here; the remote was not reached"
-            warnings.warn(f"{said}: {error}", RuntimeWarning, stacklevel=3)
+            warn(f"{said}: {error}")
 
     def resumed(self, item: RunStep) -> Resumed:
         """Return ``item``, one of :meth:`steps`, to go on from."""

@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from theta.porcelain.look import version_changes
     from theta.porcelain.look.version_changes import Summary
     from theta.porcelain.setup import installing
-    from theta.porcelain.stage import run_steps
     from theta.porcelain.stage.staging import Added
     from theta.porcelain.workspace import coverage
     from theta.porcelain.workspace.session import Session
@@ -25,8 +24,7 @@ else:
     in_progress = Module("theta.git.in_progress")
     installing = Module("theta.porcelain.setup.installing")
     running = Module("theta.porcelain.drive.running")
-    run_steps = Module("theta.porcelain.stage.run_steps")
-version_changes = Module("theta.porcelain.look.version_changes")
+    version_changes = Module("theta.porcelain.look.version_changes")
 
 NO_NOTICE: Final = ("-c", "core.sparseCheckout=false")
 """For a git that only tells of the worktree: it says nothing of the share of files that is checked out."""
@@ -56,11 +54,6 @@ def open_session(*, worktree: bool = True) -> Session:
 def uses_theta(session: Session) -> bool:
     """Return whether this repository has anything to do with theta."""
     return installing.is_used(session.repo)
-
-
-def shows_checkpoints(session: Session) -> bool:
-    """Return whether versions here may have checkpoints: those of training runs, too, that nothing tracks."""
-    return uses_theta(session) or run_steps.are_in(session.repo)
 
 
 def session_or_none() -> Session | None:

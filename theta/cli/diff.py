@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 from theta.cli import console, diff_text, report_files, reports, terminal
 from theta.cli.args import Given
-from theta.cli.common import open_session, shows_checkpoints
+from theta.cli.common import open_session
 from theta.cli.passing import Passing
+from theta.cli.run_words import shows_checkpoints
 from theta.errors import NotARepositoryError, UsageError
 from theta.git.run import plain as outside
 from theta.lazy import Module

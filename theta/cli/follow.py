@@ -66,7 +66,7 @@ def follow(
             found = following.Follower(request).look(progress)
             if found is not None:
                 return _done(request, found, command, stop)
-            console.note(f"there is no {request.run} at {request.remote} yet")
+            console.err(f"there is no {request.run} at {request.remote} yet")
             return int(ExitCode.DIFFERENCES)
         for found in following.follow(request, _waiting(request, stop), _failed, progress):
             _done(request, found, command, stop)
@@ -100,8 +100,7 @@ def _waiting(request: FollowRequest, stop: threading.Event) -> Callable[[float],
         nonlocal is_told
         if seconds and not is_told:
             is_told = True
-            console.note(f"waiting for steps of {request.run}")
-            console.flush()
+            console.err(f"waiting for steps of {request.run}")
         return stop.wait(seconds)
 
     return wait

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 
 from theta.cli import console, report_files, reports
 from theta.cli.args import Given
-from theta.cli.common import open_session, shows_checkpoints
+from theta.cli.common import open_session
 from theta.cli.passing import Passing
+from theta.cli.run_words import shows_checkpoints
 from theta.errors import NotFoundError, UsageError
 from theta.git.options import Option
 from theta.lazy import Module

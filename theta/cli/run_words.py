@@ -1,4 +1,4 @@
-"""Words of a command line that name a step of a training run, as ``RUN@STEP``: the commit in their place.
+"""Training runs on a command line: words that name a step, as ``RUN@STEP``, and checkpoints of steps.
 
 Git reads no such name.  What it reads itself, and what a file is called, stays as it is.
 """
@@ -9,11 +9,20 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from theta.errors import NotFoundError, ThetaError
-from theta.porcelain.stage import run_steps
-from theta.porcelain.workspace.session import Session
+from theta.lazy import Module
+
+if TYPE_CHECKING:
+    from theta.porcelain.setup import installing
+    from theta.porcelain.stage import run_steps
+    from theta.porcelain.workspace import session as sessions
+    from theta.porcelain.workspace.session import Session
+else:
+    installing = Module("theta.porcelain.setup.installing")
+    run_steps = Module("theta.porcelain.stage.run_steps")
+    sessions = Module("theta.porcelain.workspace.session")
 
 COMMANDS: Final = frozenset(
     {
@@ -42,13 +51,18 @@ _OF_TEXT: Final = frozenset(
 """The options whose value, the next word, is no revision."""
 
 
+def shows_checkpoints(session: Session) -> bool:
+    """Return whether versions here may have checkpoints: those of training runs too, which nothing tracks."""
+    return installing.is_used(session.repo) or run_steps.are_in(session.repo)
+
+
 def named(args: Sequence[str]) -> list[str]:
     """Return the arguments of a command with the commits of steps in place of their names."""
     end = args.index("--") if "--" in args else len(args)
     if not any(map(_STEP.search, args[:end])):
         return list(args)
     try:
-        session = Session.here(Path.cwd())
+        session = sessions.Session.here(Path.cwd())
     except ThetaError:  # the command tells what is wrong, or needs no repository
         return list(args)
     found = [

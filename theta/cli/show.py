@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 from theta.cli import console, report_files, reports, show_text
 from theta.cli.args import Given
-from theta.cli.common import open_session, shows_checkpoints
+from theta.cli.common import open_session
 from theta.cli.passing import Passing
+from theta.cli.run_words import shows_checkpoints
 from theta.errors import NotFoundError, UsageError
 from theta.lazy import Module
 from theta.porcelain.look import history, showing, version_changes

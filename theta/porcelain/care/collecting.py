@@ -12,11 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from theta import _notes
-from theta.errors import BusyError
+from theta import _fs, _notes
+from theta.errors import BusyError, NoSpaceError, ThetaError
 from theta.git import processes
+from theta.git.quoting import split_lines
 from theta.git.repository import Repository
-from theta.git.run import GitFailedError
+from theta.git.run import GitFailedError, Result
 from theta.porcelain.care import costs
 from theta.porcelain.workspace import abandoned
 from theta.porcelain.workspace.session import Session
@@ -58,10 +59,43 @@ def collect(session: Session, args: Sequence[str]) -> Collected:
         held_packs.sweep(repo)
         abandoned.remove()
         done = repo.git().run("gc", "--quiet", *args, check=False)
+        if done.code and at_once and _fs.is_full(repo.commondir) and remove_packs(repo):
+            done = repo.git().run("gc", "--quiet", *args, check=False)
         if done.code:
-            raise GitFailedError("gc", done.code, done.stderr.decode("utf-8", "replace"))
+            raise _failed(repo, done)
         repo.again().write_staged_trees()
     return Collected(before, _bytes(repo))
+
+
+def remove_packs(repo: Repository) -> int:
+    """Remove the packs of which no object is reachable, without writing anything; return how many.
+
+    Git writes the objects that stay before it removes the others, for which a full disk has no room.
+    """
+    reached = costs.reached(repo)
+    garbage = [
+        index
+        for index in sorted((repo.commondir / "objects" / "pack").glob("pack-*.idx"))
+        if not index.with_suffix(".keep").exists() and reached.isdisjoint(_listed(repo, index))
+    ]
+    for index in garbage:
+        for place in (index, *index.parent.glob(f"{index.stem}.*")):  # without its index nobody reads a pack
+            _fs.remove(place)
+    return len(garbage)
+
+
+def _listed(repo: Repository, index: Path) -> list[str]:
+    """Return the ids of the objects of a pack."""
+    form = f"--object-format={repo.format.name}"
+    rows = repo.git().run("show-index", form, stdin=index.read_bytes()).text
+    return [row.split()[1] for row in split_lines(rows)]
+
+
+def _failed(repo: Repository, done: Result) -> ThetaError:
+    error = GitFailedError("gc", done.code, done.stderr.decode("utf-8", "replace"))
+    if not _fs.is_full(repo.commondir):
+        return error
+    return NoSpaceError(str(error), hint="'theta gc --prune=now' removes first what nothing names")
 
 
 def rehearse(session: Session) -> int:

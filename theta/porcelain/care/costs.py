@@ -62,18 +62,20 @@ def usage(session: Session, by: str = "checkpoint") -> Usage:
     if by not in KINDS:
         raise UsageError(f"nothing is counted by {by}", hint=f"one of {', '.join(KINDS)}")
     sizes = _sizes(session.repo)
-    reached = set(_reached(session.repo, ("--all", "--reflog", "--indexed-objects")))
     rows = sorted(KINDS[by](session, sizes), key=lambda cost: (-cost.stored, cost.name))
     total = sum(sizes.values())
-    return Usage(total, total - sum(sizes.get(oid, 0) for oid in reached), tuple(rows))
+    return Usage(total, total - sum(sizes.get(oid, 0) for oid in reached(session.repo)), tuple(rows))
 
 
 def unreachable(repo: Repository) -> int:
     """Return the bytes of the objects that no ref, reflog or index reaches."""
     sizes = _sizes(repo)
-    return sum(sizes.values()) - sum(
-        sizes.get(oid, 0) for oid in set(_reached(repo, ("--all", "--reflog", "--indexed-objects")))
-    )
+    return sum(sizes.values()) - sum(sizes.get(oid, 0) for oid in reached(repo))
+
+
+def reached(repo: Repository) -> set[str]:
+    """Return the objects that a ref, a reflog or an index reaches, those of other worktrees too."""
+    return {*_reached(repo, ("--all", "--reflog", "--indexed-objects"))}
 
 
 def _sizes(repo: Repository) -> dict[str, int]:

@@ -19,7 +19,7 @@ class CommitWriter:
         self._people: tuple[str, ...] = ()
 
     def ask(self, session: Session) -> None:
-        """Ask git who commits; raises :class:`IdentityError` where it has no name for the user."""
+        """Ask git who commits; raises :class:`IdentityError` if it has no name for the user."""
         if not self._people:
             self._people = tuple(map(session.repo.identity, _PEOPLE))
 
