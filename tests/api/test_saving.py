@@ -687,3 +687,11 @@ def test_tensors_of_torch_that_are_conjugated_as_they_are_read(
         opened.load("run", "m.pt")
     with pytest.raises(FormatError, match="conjugated"):
         opened.load("run", "m.pt", names="b")
+
+
+@pytest.mark.parametrize("path", ["m.safetensors", "m.npz", "m.gguf"])
+def test_two_arrays_of_one_joined_name_are_told(opened: theta.Repository, path: str) -> None:
+    one, two = np.zeros(3, np.float32), np.ones(3, np.float32)
+    with pytest.raises(UsageError, match=rf"{path}: two arrays are named 'l\.w'") as caught:
+        opened.save({path: {"l": {"w": one}, "l.w": two}}, ref="saved")
+    assert "are joined by dots" in caught.value.hint

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate, islice
@@ -183,6 +184,10 @@ def _checkpoint(path: str, name: str, value: Mapping[str, Any]) -> PlannedCopy:
     hint = f"{name} holds arrays only: save it in a .pt file, or as an array"
     arrays = [_array(path, key, array, frameworks, hint) for key, array in _flat(path, value)]
     specs = [array.spec for array in arrays]
+    counts = Counter(spec.name for spec in specs)
+    if twice := next((spec.name for spec in specs if counts[spec.name] > 1), None):
+        hint = "the names of mappings in others are joined by dots"
+        raise UsageError(f"{path}: two arrays are named {clip(twice)}", hint=hint)
     if bad := writers.cannot_hold(name, specs):
         raise FormatError(f"{path}: {name} cannot hold {clip(bad[0].name)} ({bad[0].dtype})")
     # Hugging Face's loaders require the entry.
