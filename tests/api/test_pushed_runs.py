@@ -146,6 +146,73 @@ def test_a_new_clone_does_not_begin_anew_because_the_remote_is_away(machines: Ma
         theta.Run(repo, "r1", push="origin").resume()
 
 
+def test_a_run_that_begins_anew_does_not_replace_the_one_before(machines: Machines) -> None:
+    """The remote was known to have the steps of before, which counted as leave to replace them."""
+    place = machines.clone("a")
+    machines.train("a", 1, 2, 3)
+    git = Repo(place).git
+    git("update-ref", "-d", RUN)
+    with pytest.raises(RefusedError):
+        machines.train("a", 1, resumes=False)
+    git("update-ref", "-d", RUN)
+    assert machines.train("a", 4) == 3
+    with theta.open(place) as repo:
+        run = theta.Run(repo, "r1", push="origin")
+        saved(run, 5)
+        git("update-ref", "-d", RUN)
+        with pytest.raises(RefusedError):
+            saved(run, 6)
+    assert machines.there() == [1, 2, 3, 4, 5]
+
+
+def test_steps_here_stay_when_somebody_replaced_the_run_of_the_remote(machines: Machines) -> None:
+    place = machines.clone("a")
+    machines.train("a", 100, 200)
+    with theta.open(machines.clone("b")) as repo:
+        saved(theta.Run(repo, "r1"), 1)
+    Repo(place.with_name("b")).git("push", "--quiet", "--force", "origin", f"{RUN}:{RUN}")
+    with pytest.raises(RefusedError):
+        machines.train("a", 300)
+    with theta.open(place) as repo:
+        assert [step.step for step in theta.Run(repo, "r1").steps()] == [100, 200]
+
+
+def test_a_refspec_of_the_user_does_not_move_the_run(machines: Machines) -> None:
+    """Git moved the run here as it fetched what was to be compared with it."""
+    for name in "ab":
+        machines.clone(name)
+    machines.train("a", 1)
+    machines.train("b", 2)
+    place = machines.remote.with_name("a")
+    Repo(place).git("config", "--add", "remote.origin.fetch", "+refs/theta/runs/*:refs/theta/runs/*")
+    with theta.open(place) as repo:
+        saved(theta.Run(repo, "r1"), 20, 30)
+        with pytest.raises(RefusedError):
+            theta.Run(repo, "r1", push="origin").resume()
+        assert [step.step for step in theta.Run(repo, "r1").steps()] == [1, 20, 30]
+
+
+def test_a_shallow_clone_of_a_run_goes_on(machines: Machines) -> None:
+    machines.clone("a")
+    machines.train("a", 1, 2, 3)
+    place = machines.clone("b")
+    Repo(place).git("fetch", "--quiet", "--depth=1", f"file://{machines.remote}", f"{RUN}:{RUN}")
+    assert machines.train("b", 4) == 3
+    with theta.open(place) as repo:
+        assert [step.step for step in theta.Run(repo, "r1").steps()] == [3, 4]
+    assert machines.there() == [1, 2, 3, 4]
+
+
+def test_a_folder_is_a_remote_wherever_the_program_is(
+    machines: Machines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = machines.clone("a")
+    monkeypatch.chdir(machines.remote.parent)
+    with theta.open(place) as repo, theta.Run(repo, "r1", push="remote") as run:
+        saved(run, 1)
+    assert machines.there() == [1]
+
+
 @pytest.mark.parametrize("remote", ["orgin", "", "  ", True, 5, "-x"])
 def test_what_can_be_no_remote_is_told_at_once(machines: Machines, remote: Any) -> None:
     with theta.open(machines.clone("a")) as repo, pytest.raises(UsageError) as caught:

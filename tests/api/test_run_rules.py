@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
+import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +19,7 @@ import theta
 from tests.compat.inprocess import copied
 from tests.support import Repo
 from theta.errors import IdentityError, RefusedError, UsageError
+from theta.porcelain.workspace.session import Session
 
 RUN = "refs/theta/runs/r1"
 
@@ -62,6 +66,50 @@ def test_the_older_of_two_processes_saves_no_more(repo: Repo, opened: theta.Repo
             saved(older, 3)
         saved(newer, 4)
     assert numbers(older) == [1, 2, 3, 4]
+
+
+def test_the_older_one_is_told_though_it_waited(repo: Repo, opened: theta.Repository) -> None:
+    """It looked before it had the lock, and then saved on top of the newer one, which was refused."""
+    older = theta.Run(opened, "r1")
+    saved(older, 1)
+    with theta.open(repo.path) as other:
+        newer = theta.Run(other, "r1")
+        with Session.here(repo.path).change():
+            late = older.save(2, state(2))
+            time.sleep(0.3)
+            assert not late.done()
+            said = "step 9\n\nTheta-Step: 9"
+            commit = repo.git("commit-tree", f"{RUN}^{{tree}}", "-p", RUN, "-m", said)
+            repo.git("update-ref", RUN, commit)
+        with pytest.raises(RefusedError, match="another process saves steps"):
+            late.result()
+        saved(newer, 10)
+    assert numbers(older) == [1, 9, 10]
+
+
+def test_an_error_behind_the_commit_does_not_end_the_run(
+    opened: theta.Repository, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Failing:
+        def kept(self, found: Any) -> set[str]:
+            if len(found) == 2:
+                raise OSError("for a moment")
+            return {item.commit for item in found}
+
+    run = theta.Run(opened, "r1", keep=Failing())
+    saved(run, 1)
+    with pytest.raises(OSError, match="for a moment"):
+        saved(run, 2)
+    saved(run, 3)
+    assert numbers(run) == [1, 2, 3]
+
+
+def test_a_run_may_end_behind_its_repository(repo: Repo) -> None:
+    opened = theta.open(repo.path)
+    run = theta.Run(opened, "r1", keep=theta.last(1))
+    saved(run, 1, 2)
+    opened.close()
+    run.close()
 
 
 def test_pruning_beside_a_run_is_no_other_process(repo: Repo, opened: theta.Repository) -> None:
@@ -115,6 +163,56 @@ def test_the_signal_is_the_programs_again_behind_the_run(
         mine = signal.signal(signal.SIGTERM, signal.SIG_IGN)
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_IGN  # who took it since keeps it
     signal.signal(signal.SIGTERM, mine)
+
+
+def test_the_signal_of_the_keyboard_is_held_too(opened: theta.Repository) -> None:
+    with theta.Run(opened, "r1", every=theta.preempted(signal.SIGINT)) as run:
+        os.kill(os.getpid(), signal.SIGINT)
+        run.step(1, state(1))
+        assert run.preempted
+    with pytest.raises(KeyboardInterrupt):
+        signal.raise_signal(signal.SIGINT)
+
+
+def test_a_signal_between_two_looks_is_not_lost(opened: theta.Repository, on_term: list[int]) -> None:
+    """It was taken for served, so that the loop ended without the step."""
+
+    class Late:
+        looks = 0
+
+        def is_set(self) -> bool:
+            self.looks += 1
+            return self.looks > 1
+
+    policy = theta.preempted()
+    with theta.Run(opened, "r1", every=policy) as run:
+        policy._came = Late()  # type: ignore[assignment]
+        assert run.step(1, state(1)) is None
+        assert not run.preempted
+        saving = run.step(2, state(2))
+        assert saving is not None
+        assert run.preempted
+    assert numbers(run) == [2]
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0)])
+def test_policies_give_the_signal_back_in_any_order(on_term: list[int], order: tuple[int, int]) -> None:
+    policies = [theta.preempted(), theta.preempted()]
+    for number in order:
+        policies[number].release()
+    signal.raise_signal(signal.SIGTERM)
+    assert on_term == [signal.SIGTERM]
+
+
+def test_a_process_that_theta_no_longer_holds_ends_by_the_signal(tmp_path: Path) -> None:
+    program = (
+        "import signal, theta\n"
+        "one, two = theta.preempted(), theta.preempted()\n"
+        "one.release(); two.release()\n"
+        "signal.raise_signal(signal.SIGTERM); print('alive')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=False)
+    assert (done.returncode, done.stdout) == (-signal.SIGTERM, b"")
 
 
 # -- policies ---------------------------------------------------------------------------------
@@ -177,10 +275,28 @@ def test_a_run_below_another_is_refused_before_anything_is_copied(
         theta.Run(opened, "a").save(1, state(1))
 
 
-def test_a_name_is_one_of_a_file(opened: theta.Repository) -> None:
-    with pytest.raises(UsageError, match="the name of a run may have 200 bytes"):
-        theta.Run(opened, "\u00e9" * 101)
+def test_a_name_is_one_of_a_file(opened: theta.Repository, repo: Repo) -> None:
+    with pytest.raises(UsageError, match="a part of the name of a ref may have 200 bytes"):
+        theta.Run(opened, "\u00e9" * 101, every=theta.steps(500)).step(1, state(1))
     saved(theta.Run(opened, "\u00e9" * 100), 1)
+    repo.git("update-ref", f"refs/theta/runs/{'l' * 240}", "refs/theta/runs/" + "\u00e9" * 100)
+    long = theta.Run(opened, "l" * 240)  # an older theta, or git, made it
+    saved(long, 2)
+    assert numbers(long) == [1, 2]
+
+
+@pytest.mark.parametrize("name", ["\ud800", "a\ud800b"])
+def test_a_name_that_is_no_text_is_refused(opened: theta.Repository, name: str) -> None:
+    with pytest.raises(UsageError):
+        theta.Run(opened, name)
+    with pytest.raises(UsageError):
+        theta.Run(opened, "r1", push=name)
+
+
+def test_metrics_are_checked_before_they_are_compared(opened: theta.Repository) -> None:
+    run = theta.Run(opened, "r1", keep=theta.best("loss"))
+    with pytest.raises(UsageError, match="a metric is named by text, not by 5"):
+        run.save(1, state(1), {5: 1.0})  # type: ignore[dict-item]
 
 
 @pytest.mark.parametrize("number", [10**18, -(10**18), 10**4000])

@@ -48,10 +48,22 @@ def test_what_git_or_a_file_is_called_stays(repo: Repo) -> None:
     repo.git("commit", "--quiet", "--allow-empty", "-m", "first")
     repo.git("branch", "r1@20")
     assert repo.theta("log", "--format=%s", "r1@20").stdout.startswith("first\n")
+    repo.theta("checkout", "--quiet", "r1@20")
+    assert repo.git("symbolic-ref", "HEAD") == "refs/heads/r1@20"
+    repo.theta("switch", "--quiet", "main")
     repo.git("branch", "-D", "r1@20")
+    for words in (("switch", "-c"), ("checkout", "-b"), ("switch", "--create")):
+        repo.theta(*words, "r1@20", "r1@10", "--quiet")
+        assert repo.git("symbolic-ref", "HEAD") == "refs/heads/r1@20"
+        assert repo.git("log", "-1", "--format=%s") == "step 10"
+        repo.theta("switch", "--quiet", "main")
+        repo.git("branch", "-D", "r1@20")
     (repo.path / "r1@20").write_text("a file\n")
     assert repo.theta("diff", "--", "r1@20").stdout == ""
-    assert repo.theta("log", "--format=%s", "--grep", "r1@30").stdout == ""
+    repo.git("commit", "--quiet", "--allow-empty", "-m", "as of r1@30")
+    for grep in (("--grep", "r1@30"), ("--grep=r1@30",)):
+        assert repo.theta("log", "--format=%s", *grep).stdout == "as of r1@30\n"
+    assert repo.theta("log", "--format=%s", "r1@30", "^r1@10").stdout == "step 30\nstep 20\n"
     repo.theta("diff", "r9@20", code=13)
 
 

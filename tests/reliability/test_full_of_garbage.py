@@ -8,10 +8,12 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 import theta
 from tests.support import Repo
 from tests.support.confined import as_root, tmpfs
+from theta.git.run import GitFailedError
 from theta.porcelain.care import collecting
 from theta.porcelain.workspace.session import Session
 
@@ -25,6 +27,7 @@ def packs(repo: Repo) -> int:
 _FILL = """
 import sys
 import numpy as np
+import pytest
 import theta
 from theta.errors import NoSpaceError
 
@@ -72,6 +75,34 @@ def test_steps_that_are_not_kept_give_way_on_a_full_disk(tmp_path: Path) -> None
             (step,) = theta.Run(opened, "r1").steps()
             assert step.step == last
             assert opened.load(f"r1@{last}", "m.safetensors")["w"].size == 250_000
+
+
+def test_nothing_goes_where_a_reachable_object_is_missing(tmp_path: Path) -> None:
+    """The content of a tree that is gone may be all that is left of it; git refuses to collect there."""
+    repo = Repo.create(tmp_path / "repo")
+    for name in ("a", "b"):
+        (repo.path / name).mkdir()
+        (repo.path / name / "file").write_text(name)
+        repo.git("add", name)
+        repo.git("commit", "--quiet", "-m", name)
+        repo.git("repack", "--quiet")
+    tree = repo.git("rev-parse", "HEAD:b")
+    kept = repo.git("cat-file", "blob", "HEAD:b/file")
+    repo.git("repack", "-a", "-d", "-f", "--quiet")
+    (pack,) = (repo.path / ".git" / "objects" / "pack").glob("*.pack")
+    moved = tmp_path / "moved.pack"
+    pack.rename(moved)
+    for other in pack.parent.glob("pack-*"):
+        other.unlink()
+    with moved.open("rb") as file:
+        subprocess.run(["git", "unpack-objects", "-q"], cwd=repo.path, stdin=file, check=True)
+    (repo.path / ".git" / "objects" / tree[:2] / tree[2:]).unlink()
+    blob = repo.git("hash-object", "-w", "--stdin", stdin=kept)
+    name = str(repo.path / ".git" / "objects" / "pack" / "pack")
+    repo.git("pack-objects", "-q", name, stdin=blob)
+    with pytest.raises(GitFailedError):
+        collecting.remove_packs(Session.here(repo.path).repo)
+    assert packs(repo) == 1
 
 
 def test_packs_go_whose_objects_are_all_garbage_and_no_others(tmp_path: Path) -> None:

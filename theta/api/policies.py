@@ -108,20 +108,24 @@ class preempted(_Joined):  # noqa: N801 - read as theta.preempted()
         if threading.current_thread() is not threading.main_thread():
             raise UsageError("signals come to the main thread only", hint="make the policy there")
         self._came = threading.Event()
-        self._number, self._before = number, signal.getsignal(number)
+        self._number, self._before, self._is_released = number, signal.getsignal(number), False
         self.is_served = False
         """Whether a step was saved since the signal came."""
         signal.signal(number, self._take)
 
     def _take(self, number: int, frame: FrameType | None) -> None:
         self._came.set()
-        if callable(self._before):
+        if self._is_released and self._before == signal.SIG_DFL:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        elif callable(self._before) and (self._is_released or self._before is not signal.default_int_handler):
             self._before(number, frame)
 
     def serve(self) -> bool:
         """Note that a step is saved; return whether that is the first since the signal came."""
-        due = self._came.is_set() and not self.is_served
-        self.is_served = self._came.is_set()
+        came = self._came.is_set()  # read once: a signal may come between two looks
+        due = came and not self.is_served
+        self.is_served = came
         return due
 
     def is_due(self, _step: int, /) -> bool:
@@ -129,10 +133,12 @@ class preempted(_Joined):  # noqa: N801 - read as theta.preempted()
         return self.serve()
 
     def release(self) -> None:
-        """Give the signal back to who had it before, unless somebody else took it since.
+        """Give the signal back to who had it before.
 
-        In another thread than the main one that is not possible, and nothing is done.
+        Where somebody else took it since, or in another thread than the main one, this policy stays, and
+        does with a signal what would be done without it.
         """
+        self._is_released = True
         is_main = threading.current_thread() is threading.main_thread()
         if is_main and signal.getsignal(self._number) == self._take:
             signal.signal(self._number, self._before if self._before is not None else signal.SIG_DFL)

@@ -22,6 +22,7 @@ from theta.api.lazy_tensor import Access
 from theta.errors import NotFoundError, UsageError, concerning
 from theta.formats.torch import torch_zip
 from theta.git import object_values
+from theta.git import repository as git_repository
 from theta.git.run import GitFailedError
 from theta.pages import cells
 from theta.porcelain.commands import additions, commits, merging, restoration
@@ -531,11 +532,11 @@ class Repository(Closing):  # the name that programs import; git.repository.Repo
         request: SaveRequest,
         files: Mapping[str, Any],
         then: Callable[[Session, SaveResult], SaveResult],
-        before: Callable[[Session], None] = lambda _: None,
+        follows: Callable[[git_repository.Repository, str | None], None] = lambda *_: None,
     ) -> Saving:
         """Save ``files`` as ``request`` says; ``then`` follows, and may change the result.
 
-        What ``before`` raises is raised in place of saving.
+        ``follows`` may refuse the commit that the ref names before: that of :func:`saving.save`.
         """
         request = request.checked()
         self._check(request.ref)
@@ -546,8 +547,8 @@ class Repository(Closing):  # the name that programs import; git.repository.Repo
         def work() -> SaveResult:
             with self._session_of_call() as session:
                 session.journal.patience = _PATIENCE
-                before(session)
-                return then(session, saving.save(session, replace(request, files=copied), self._commits))
+                whole = replace(request, files=copied)
+                return then(session, saving.save(session, whole, self._commits, follows))
 
         future = self._saves.put(request.ref, work, lambda: shrinking.is_due(copied.values()))
         if stopped is not None:
@@ -630,6 +631,11 @@ class Repository(Closing):  # the name that programs import; git.repository.Repo
             self._saves.close()
         finally:
             self._close()
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether it was closed."""
+        return not self._finish.alive
 
     def _close(self) -> None:
         with self._lock:

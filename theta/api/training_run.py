@@ -151,8 +151,7 @@ class Run(Closing):
         """The steps that stay; None for all."""
         self._remote = None if push is None else PushedRun(name, push)
         if self._remote is not None:
-            with repo._session_of_call() as session:
-                self._remote.check(session)
+            self._remote.check(Session.here(repo._place))  # not that of calls, which a save may have
         self._last: tuple[str, str] | None = None
         self._told: set[str] = set()
 
@@ -197,7 +196,7 @@ class Run(Closing):
         If ``whole``, it has these files alone.  The message of the commit names the step by default.
         """
         number = saving.step_number(number)
-        request = SaveRequest(self.ref, {}, message, number, saving.metrics_of(metrics), whole)
+        request = SaveRequest(self.ref, {}, message, number, saving.metrics_of(metrics), whole).checked()
         self._hint(request.metrics)
         for policy in policies.parts_of(self.every, policies.preempted):
             policy.serve()
@@ -233,14 +232,12 @@ class Run(Closing):
         """
         return self.save(number, held_files.in_folder(Path(folder)), metrics, whole=True)
 
-    def _check_last(self, session: Session) -> None:
+    def _check_last(self, repo: git_repository.Repository, tip: str | None) -> None:
         """Raise :class:`RefusedError` if the run does not end with the step that was saved here last.
 
         That is so where a job was started anew while the one before still runs: the new one goes on.  A step
         that retention made anew has the same tree and message.
         """
-        repo = session.again().repo
-        tip = repo.refs.resolved(self.ref) if self.ref in repo.refs else None
         if self._last is not None and tip is not None and _content(repo, tip) != self._last:
             raise RefusedError(
                 f"another process saves steps of run {self.name}, so this one saves no more",
@@ -249,10 +246,12 @@ class Run(Closing):
 
     def _stored(self, session: Session, result: SaveResult) -> SaveResult:
         """Let go of the steps that are not kept, and push the others."""
+        self._last = _content(session.again().repo, result.commit)
+        if self._remote is not None and result.parent is None:
+            self._remote.forget(session)
         if self.keep is not None:
             renamed = prune(session, self.name, self.keep, patient=True)
             result = replace(result, commit=renamed.get(result.commit, result.commit))
-        self._last = _content(session.again().repo, result.commit)
         if self._remote is not None:
             self._push(self._remote, session.again())
         return result
@@ -347,13 +346,18 @@ class Run(Closing):
         """Wait for the last step, and push what was not; raises the error of a save that failed."""
         try:
             self._repo.wait()
-            if self.keep is not None and self._last is not None:
-                self.prune()
-            if self._remote is not None and self._last is not None:
-                self._push_at_last(self._remote)
+            if self._last is not None and not self._repo.is_closed:
+                self._finish()
         finally:
             for policy in policies.parts_of(self.every, policies.preempted):
                 policy.release()
+
+    def _finish(self) -> None:
+        """Let go of steps that were not worth it before, and push what was not."""
+        if self.keep is not None:
+            self.prune()
+        if self._remote is not None:
+            self._push_at_last(self._remote)
 
     def _push_at_last(self, remote: PushedRun) -> None:
         try:

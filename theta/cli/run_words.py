@@ -42,13 +42,14 @@ COMMANDS: Final = frozenset(
 )
 """The commands whose operands are revisions."""
 _STEP: Final = re.compile(r"@-?[0-9]")
-_PARTS: Final = re.compile(r"(?P<option>--[a-z-]+=)?(?P<words>[^:]*)(?P<path>:.*)?", re.DOTALL)
+_PARTS: Final = re.compile(r"(?P<option>--[a-z-]+=)?(?P<not>\^?)(?P<words>[^:]*)(?P<path>:.*)?", re.DOTALL)
 _RANGE: Final = re.compile(r"(\.\.\.?)")
 _OF_TEXT: Final = frozenset(
     {"-S", "-G", "-m", "-F", "-o", "--author", "--committer", "--grep", "--html", "--junit", "--md"}
     | {"--message", "--output", "--sarif"}
+    | {"-b", "-B", "-c", "-C", "--create", "--force-create", "--orphan"}
 )
-"""The options whose value, the next word, is no revision."""
+"""The options whose value, the next word or behind ``=``, is no revision: text, a file, a new branch."""
 
 
 def shows_checkpoints(session: Session) -> bool:
@@ -74,16 +75,19 @@ def named(args: Sequence[str]) -> list[str]:
 
 def _named(session: Session, word: str) -> str:
     parts = _PARTS.fullmatch(word)
-    if parts is None or _STEP.search(parts["words"]) is None:
+    option = parts["option"] or "" if parts is not None else ""
+    if parts is None or _STEP.search(parts["words"]) is None or option.removesuffix("=") in _OF_TEXT:
         return word
     words = [_commit(session, part) for part in _RANGE.split(parts["words"])]
-    return "".join([parts["option"] or "", *words, parts["path"] or ""])
+    return "".join([option, parts["not"], *words, parts["path"] or ""])
 
 
 def _commit(session: Session, name: str) -> str:
     """Return the commit of the step that ``name`` names; ``name`` itself if there is no such run."""
     run = name.rpartition("@")[0]
     if not run or run_steps.PREFIX + run not in session.repo.refs or _STEP.search(name) is None:
+        return name
+    if session.repo.commit_of(name) is not None:
         return name
     try:
         return run_steps.named(session, name)

@@ -42,6 +42,8 @@ _NEAR: Final = 0.5
 """The share of what a word takes alone below which the lengths of differences need no closer look."""
 _ROUGHLY: Final = 0.9
 """The share of a price by a part of the sample that a layer takes at most to be smaller for sure."""
+_LITTLE: Final = 1 << 10
+"""Bytes of a layer up to which it is compared with more than a rough price."""
 _FAR_LESS: Final = 0.25
 """The share of the lengths of differences below which a layer with structure is the smallest for sure."""
 
@@ -239,6 +241,9 @@ def choose(
             return Choice(index, encoded, rough)
         if encoded is None and bits * total < _NEAR * 8 * rough:
             encoded = _by_chunks(nearest.encode, new, bases[index], ranges, each)
+            if encoded is not None and encoded.size < _ROUGHLY * rough:
+                # The tables of a part are scaled with it, which counts where next to nothing is stored.
+                rough = rough if encoded.size > _LITTLE else _price_alone(new, sample, total)
             if encoded is not None and encoded.size < _ROUGHLY * rough:
                 return Choice(index, encoded, rough)
     dense_size = _price_alone(new, sample, total)

@@ -150,6 +150,10 @@ class Repository:
         """The directory of theta for this worktree: stat cache, journal, temporary files."""
         return self.gitdir / "theta"
 
+    def shallow_ends(self) -> frozenset[str]:
+        """Return the commits whose parents are not here, since the history was fetched to them only."""
+        return state_files.shallow(self.commondir)
+
     @property
     def shared(self) -> Path:
         """The directory of theta for the repository: locks, staged packs."""

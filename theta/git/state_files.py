@@ -94,6 +94,14 @@ _TABLES: Final = "reftable"
 """The directory of the tables of refs."""
 
 
+def shallow(commondir: Path) -> frozenset[str]:
+    """Return the commits at which a shallow history ends; none if it is whole."""
+    try:
+        return frozenset((commondir / "shallow").read_text("ascii").split())
+    except (OSError, UnicodeDecodeError):
+        return frozenset()
+
+
 def commits(gitdir: Path, name: str) -> list[str]:
     """Return the ids in state file ``name``; empty without the file."""
     return content(gitdir, name).split()

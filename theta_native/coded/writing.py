@@ -33,6 +33,10 @@ def _scale(sums: Integers, table: Frequencies) -> None:
         total, excess = np.int64(0), np.int64(-_TOTAL)
         for token in range(sums.shape[1]):
             total += sums[k, token]
+        if total == 0:  # of a cluster that no value is in
+            table[k, :] = 0
+            table[k, 0] = _TOTAL
+            continue
         factor = _TOTAL / total
         for token in range(sums.shape[1]):
             scaled = np.int64((sums[k, token] * factor + _HALF) - _HALF)

@@ -35,6 +35,9 @@ _JOURNALS: Final = (
 )
 
 
+_FULL: Final = b"No space left on device"
+
+
 @dataclass(frozen=True)
 class Collected:
     """Bytes of the files of all objects, before and after."""
@@ -59,10 +62,10 @@ def collect(session: Session, args: Sequence[str]) -> Collected:
         held_packs.sweep(repo)
         abandoned.remove()
         done = repo.git().run("gc", "--quiet", *args, check=False)
-        if done.code and at_once and _fs.is_full(repo.commondir) and remove_packs(repo):
+        if at_once and _FULL in done.stderr and _fs.is_full(repo.commondir) and remove_packs(repo):
             done = repo.git().run("gc", "--quiet", *args, check=False)
         if done.code:
-            raise _failed(repo, done)
+            raise _failed(repo, done, at_once)
         repo.again().write_staged_trees()
     return Collected(before, _bytes(repo))
 
@@ -70,9 +73,14 @@ def collect(session: Session, args: Sequence[str]) -> Collected:
 def remove_packs(repo: Repository) -> int:
     """Remove the packs of which no object is reachable, without writing anything; return how many.
 
-    Git writes the objects that stay before it removes the others, for which a full disk has no room.
+    Git writes the objects that stay before it removes the others, for which a full disk has no room.  In a
+    partial clone, where what is reachable need not be here, none is removed.  Raises
+    :class:`GitFailedError` if a reachable object is missing: what it names may be all that is left.
     """
-    reached = costs.reached(repo)
+    if repo.promised.is_partial:
+        return 0
+    walked = repo.git().run("rev-list", "--objects", *costs.EVERYTHING).text
+    reached = {row.partition(" ")[0] for row in split_lines(walked)}
     garbage = [
         index
         for index in sorted((repo.commondir / "objects" / "pack").glob("pack-*.idx"))
@@ -91,11 +99,14 @@ def _listed(repo: Repository, index: Path) -> list[str]:
     return [row.split()[1] for row in split_lines(rows)]
 
 
-def _failed(repo: Repository, done: Result) -> ThetaError:
+def _failed(repo: Repository, done: Result, at_once: bool) -> ThetaError:
     error = GitFailedError("gc", done.code, done.stderr.decode("utf-8", "replace"))
     if not _fs.is_full(repo.commondir):
         return error
-    return NoSpaceError(str(error), hint="'theta gc --prune=now' removes first what nothing names")
+    more = "free some space and repeat the command"
+    return NoSpaceError(
+        str(error), hint=more if at_once else "'theta gc --prune=now' removes first what nothing names"
+    )
 
 
 def rehearse(session: Session) -> int:

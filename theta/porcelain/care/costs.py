@@ -19,6 +19,8 @@ from theta.porcelain.workspace.session import Session
 OTHERS: Final = "(other files, manifests)"
 HEADERS: Final = "(headers of files)"
 _SKELETON: Final = "@skeleton"
+EVERYTHING: Final = ("--all", "--reflog", "--indexed-objects")
+"""The revisions that keep objects: refs, reflogs and indexes of all worktrees."""
 _SEEN: Final = ("--missing=allow-any", "--ignore-missing")
 
 
@@ -75,7 +77,7 @@ def unreachable(repo: Repository) -> int:
 
 def reached(repo: Repository) -> set[str]:
     """Return the objects that a ref, a reflog or an index reaches, those of other worktrees too."""
-    return {*_reached(repo, ("--all", "--reflog", "--indexed-objects"))}
+    return {*_reached(repo, EVERYTHING)}
 
 
 def _sizes(repo: Repository) -> dict[str, int]:

@@ -23,7 +23,8 @@ from theta.porcelain.workspace.session import Session
 _PATIENT: Final = ("-c", "http.lowSpeedLimit=1000", "-c", "http.lowSpeedTime=60")
 """A connection that brings nothing for a minute counts as broken."""
 _NOTED: Final = 3
-_FETCH: Final = ("fetch", "--quiet", "--no-tags", "--no-write-fetch-head")
+_FETCH: Final = ("fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--refmap=")
+"""Fetches objects alone: without a map of refs git moves none, whatever is configured for the remote."""
 
 
 class _Side(Enum):
@@ -47,8 +48,9 @@ class PushedRun:
     def check(self, session: Session) -> None:
         """Raise :class:`UsageError` if git would know no such remote."""
         known = session.repo.refs.remotes()
-        is_place = any(mark in self._remote for mark in "/:\\") or os.path.isdir(self._remote)
-        if self._remote not in known and not is_place:
+        if self._remote not in known and os.path.isdir(self._remote):
+            self._remote = os.path.abspath(self._remote)  # git looks from the root of the worktree
+        if self._remote not in known and not any(mark in self._remote for mark in "/:\\"):
             hint = did_you_mean(self._remote, known) or "'git remote add' makes one"
             raise UsageError(f"there is no remote {self._remote}", hint=hint)
 
@@ -106,8 +108,16 @@ class PushedRun:
 
     def _is_all_there(self, session: Session, tip: str, there: str) -> bool:
         """Return whether the remote has the last step here, or had it, and others went on from it."""
-        was_there = self._noted(session)[1:] == [*_key(session, tip)]
-        return was_there or _side(session, tip, there) is _Side.THERE
+        number, tree = _key(session, tip)
+        newest, _ = _key(session, there)
+        was_there = self._noted(session)[1:] == [number, tree]
+        goes_on = was_there and number is not None and newest is not None and newest > number
+        return goes_on or _side(session, tip, there) is _Side.THERE
+
+    def forget(self, session: Session) -> None:
+        """Forget what the remote had: the run begins anew here, and may not replace the one that is there."""
+        self._is_known = False
+        _notes.drop(self._note(session))
 
     def _look(self, session: Session) -> str | None:
         rows = split_lines(self._git(session, "ls-remote", refspec=self._ref))
@@ -133,7 +143,7 @@ class PushedRun:
         return found if isinstance(found, list) and len(found) == _NOTED else [None] * _NOTED
 
     def _note(self, session: Session) -> Path:
-        key = hashlib.sha256(f"{self._remote}\0{self._ref}".encode("utf-8", "surrogateescape")).hexdigest()
+        key = hashlib.sha256(f"{self._remote}\0{self._ref}".encode("utf-8", "surrogatepass")).hexdigest()
         return session.repo.shared / "pushed" / key[:32]
 
     def _git(self, session: Session, command: str, *options: str, refspec: str) -> str:

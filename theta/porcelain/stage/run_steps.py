@@ -25,8 +25,6 @@ _ALIKE: Final = (f"{_HEADS}runs/", f"{_HEADS}theta/runs/")
 """The branches that ``save(ref="runs/NAME")`` makes; a run has the full name of its ref."""
 _SCALAR: Final = re.compile(r"np\.float\d+\((.*)\)")
 """A scalar of numpy as it shows itself."""
-_LONGEST: Final = 200
-"""Bytes of a part of a name, which is the name of a file: those of git's locks are longer."""
 _NUMBER: Final = re.compile(r"-?[0-9]{1,18}")
 
 
@@ -55,8 +53,10 @@ def ref_of(name: str) -> str:
     """Return the ref of the run ``name``; raises :class:`UsageError` for what cannot be a name."""
     if type(name) is not str or not name or name.startswith(("/", "-")) or name.endswith("/"):
         raise UsageError(f"a run cannot be named {name!r}")
-    if max(len(part.encode("utf-8", "surrogateescape")) for part in name.split("/")) > _LONGEST:
-        raise UsageError(f"the name of a run may have {_LONGEST} bytes, not {len(name)}")
+    try:
+        name.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError as error:
+        raise UsageError(f"a run cannot be named {name!r}") from error
     return PREFIX + name
 
 
@@ -132,9 +132,9 @@ def revision(session: Session, name: str) -> str:
 
 
 def line(session: Session, tip: str) -> list[str]:
-    """Return ``tip`` and its first parents, newest first."""
-    found = [tip]
-    while parents := session.repo.commit(found[-1]).parents:
+    """Return ``tip`` and its first parents, newest first; a shallow history ends where git's does."""
+    found, ends = [tip], session.repo.shallow_ends()
+    while (parents := session.repo.commit(found[-1]).parents) and found[-1] not in ends:
         found.append(parents[0])
     return found
 

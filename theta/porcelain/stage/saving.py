@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import operator
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, SupportsFloat
 
@@ -19,6 +19,8 @@ from theta.porcelain.workspace.session import Session
 from theta.store.odb import stored_marks
 
 _HEADS: Final = "refs/heads/"
+_LONGEST: Final = 200
+"""Bytes of a part of a new name, which is the name of a file: those of git's locks are longer."""
 _MOST_STEPS: Final = 10**18
 STEP: Final = "Theta-Step"
 METRIC: Final = "Theta-Metric"
@@ -87,11 +89,17 @@ class SaveResult:
     stored: int
 
 
-def save(session: Session, request: SaveRequest, writer: CommitWriter | None = None) -> SaveResult:
+def save(
+    session: Session,
+    request: SaveRequest,
+    writer: CommitWriter | None = None,
+    follows: Callable[[Repository, str | None], None] = lambda *_: None,
+) -> SaveResult:
     """Store the files of ``request``, commit them on top of its ref, and move the ref.
 
     Objects are durable before the ref moves, and the ref moves only if nobody else moved it.  A ``writer``
-    that made commits before knows who commits.
+    that made commits before knows who commits.  ``follows`` is called with the commit that the ref names,
+    under theta's lock, and may raise an error in place of saving.
 
     Raises:
         UsageError: there can be no such ref, or no such file.
@@ -102,6 +110,7 @@ def save(session: Session, request: SaveRequest, writer: CommitWriter | None = N
     with session.change() as change:
         ref = movable_ref(session, request.ref)
         parent = repo.refs.resolved(ref) if ref in repo.refs else None
+        follows(repo, parent)
         made = saved_tree.write(session, change.pack, parent, request.files, whole=request.whole)
         stored = change.pack.size
         commit = (writer or CommitWriter()).write(session, change, made.tree, parent, request.text())
@@ -212,8 +221,12 @@ def _full(name: str) -> str:
 def require_possible(session: Session, ref: str) -> None:
     """Raise an error for what would fail when a commit is put on ``ref``, which :func:`movable_ref` returned.
 
-    Raises :class:`UsageError` where a ref that is there is a folder of this one, or the other way round.
+    Raises :class:`UsageError` where a ref that is there is a folder of this one, or the other way round, and
+    for a name that is longer than that of a file may be.
     """
+    longest = max(len(part.encode("utf-8", "surrogateescape")) for part in ref.split("/"))
+    if longest > _LONGEST and ref not in session.repo.refs:
+        raise UsageError(f"a part of the name of a ref may have {_LONGEST} bytes, not {longest}")
     for other in session.repo.refs:
         if other.startswith(f"{ref}/") or ref.startswith(f"{other}/"):
             raise UsageError(
