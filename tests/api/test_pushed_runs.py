@@ -21,8 +21,11 @@ def state(step: int) -> dict[str, Any]:
 
 
 def saved(run: theta.Run, *steps: int) -> None:
+    """Save steps, and wait until they are stored and pushed, or were not."""
     for step in steps:
         run.save(step, state(step)).result()
+    if run._pushes is not None:
+        run._pushes.wait()
 
 
 class Machines:
@@ -211,6 +214,83 @@ def test_a_folder_is_a_remote_wherever_the_program_is(
     with theta.open(place) as repo, theta.Run(repo, "r1", push="remote") as run:
         saved(run, 1)
     assert machines.there() == [1]
+
+
+def test_a_step_is_stored_while_the_remote_is_slow(machines: Machines) -> None:
+    """It waited for the push of the one before: a job that was killed lost all steps since then."""
+    place, go = machines.clone("a"), machines.remote.with_name("go")
+    program = machines.remote.with_name("receive")
+    program.write_text(f'#!/bin/sh\nwhile [ ! -e {go} ]; do sleep 0.05; done\nexec git-receive-pack "$@"\n')
+    program.chmod(0o755)
+    Repo(place).git("config", "remote.origin.receivepack", str(program))
+    with theta.open(place) as repo, theta.Run(repo, "r1", push="origin") as run:
+        for step in (1, 2, 3):
+            run.save(step, state(step)).result()
+        theta.Run(repo, "r2").save(1, state(1)).result()
+        assert [step.step for step in run.steps()] == [1, 2, 3]
+        assert machines.there() == []
+        go.touch()
+    assert machines.there() == [1, 2, 3]
+
+
+def test_a_try_without_push_does_not_count_as_what_was_pushed(machines: Machines) -> None:
+    """The run was removed and begun anew by a program without push=; the next one replaced all steps."""
+    for name in "ab":
+        machines.clone(name)
+    machines.train("b", 1, 2, 3)
+    machines.train("a")
+    place = machines.remote.with_name("a")
+    Repo(place).git("update-ref", "-d", RUN)
+    with theta.open(place) as repo, theta.Run(repo, "r1") as run:
+        saved(run, 1)
+    for resumes in (False, True):
+        with pytest.raises(RefusedError):
+            machines.train("a", 20, resumes=resumes)
+    assert machines.there() == [1, 2, 3]
+
+
+def test_a_run_that_was_pruned_on_the_remote_goes_on(machines: Machines) -> None:
+    """The remote had fewer steps, all of them known, which was taken for steps that are not here."""
+    mate = machines.clone("mate")
+    with theta.open(machines.clone("a")) as repo, theta.Run(repo, "r1", push="origin") as run:
+        saved(run, 1, 2, 3)
+        git = Repo(mate).git
+        git("fetch", "--quiet", "origin", f"+{RUN}:{RUN}")
+        with theta.open(mate) as there:
+            theta.Run(there, "r1").prune(theta.last(1))
+        git("push", "--quiet", "origin", f"+{RUN}:{RUN}")
+        assert machines.there() == [3]
+        saved(run, 4)
+    assert machines.there()[-2:] == [3, 4]
+
+
+def test_what_the_remote_said_is_told(machines: Machines) -> None:
+    place = machines.clone("a")
+    hook = machines.remote / "hooks" / "pre-receive"
+    hook.write_text("#!/bin/sh\necho 'the quota is used up, ask admin' >&2\nexit 1\n")
+    hook.chmod(0o755)
+    with theta.open(place) as repo:
+        run = theta.Run(repo, "r1", push="origin")
+        with pytest.warns(RuntimeWarning, match="the quota is used up, ask admin"):
+            saved(run, 1)
+        with pytest.raises(GitFailedError) as caught:
+            run.close()
+    assert "the quota is used up" in "".join(caught.value.__notes__)
+
+
+def test_a_job_with_nothing_left_to_do_pushes_what_the_one_before_could_not(machines: Machines) -> None:
+    away = machines.remote.with_name("away")
+    place = machines.clone("a")
+    machines.remote.rename(away)
+    with theta.open(place) as repo:
+        run = theta.Run(repo, "r1", push="origin")
+        with pytest.warns(RuntimeWarning, match="was not pushed"):
+            saved(run, 1, 2)
+        with pytest.raises(GitFailedError):
+            run.close()
+    away.rename(machines.remote)
+    assert machines.train("a") == 2
+    assert machines.there() == [1, 2]
 
 
 @pytest.mark.parametrize("remote", ["orgin", "", "  ", True, 5, "-x"])

@@ -89,3 +89,13 @@ def test_a_clone_with_the_runs_of_its_remote_shows_them_by_tensor(repo: Repo, tm
     repo.git("clone", "--quiet", str(repo.path), str(clone.path))
     clone.git("fetch", "--quiet", "origin", "+refs/theta/runs/*:refs/theta/runs/*")
     assert clone.theta("diff", "r1@10", "r1@20").stdout.startswith("m.safetensors: 1 changed of 2 tensors")
+
+
+def test_a_published_step_is_a_checkpoint_for_git_too(repo: Repo) -> None:
+    """The file was there and the filter was not, so that a commit of git's made a plain blob of it."""
+    repo.theta("runs", "publish", "r1", "release")
+    repo.theta("switch", "--quiet", "release")
+    assert repo.git("status", "--short") == ""
+    assert repo.git("config", "filter.theta.required") == "true"
+    repo.git("commit", "--quiet", "--allow-empty", "-am", "none")
+    assert repo.git("cat-file", "blob", "HEAD:m.safetensors").startswith("theta checkpoint 1")

@@ -67,7 +67,7 @@ RULES = {
             ("theta.cli.terminal", "sys.stdout goes around console"),  # asks whether it is a terminal
             ("theta.cli.paging", "sys.stdout goes around console"),  # what the pager reads
             ("theta.cli.plumbing", "sys.stdout goes around console"),  # a pipe to git
-            ("theta.api.warned", "warnings.warn goes around console"),  # there is no console
+            ("theta.api.runs.warned", "warnings.warn goes around console"),  # there is no console
         ),
     ),
     "environment": Rule(

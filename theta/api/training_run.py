@@ -15,10 +15,12 @@ from theta.api import held_files, policies
 from theta.api.background import Saving
 from theta.api.closing import Closing
 from theta.api.policies import Keep, When
-from theta.api.warned import warn
+from theta.api.runs.pushes import Pushes
+from theta.api.runs.warned import warn
 from theta.errors import NoSuchCheckpointError, NotFoundError, RefusedError, UsageError, did_you_mean
 from theta.git import repository as git_repository
 from theta.git.run import GitFailedError
+from theta.porcelain.replicas import pushed_runs
 from theta.porcelain.replicas.pushed_runs import PushedRun
 from theta.porcelain.stage import run_steps, saving
 from theta.porcelain.stage.run_steps import RunStep
@@ -149,10 +151,13 @@ class Run(Closing):
         """When a step is saved; None for each one."""
         self.keep = keep
         """The steps that stay; None for all."""
-        self._remote = None if push is None else PushedRun(name, push)
-        if self._remote is not None:
-            self._remote.check(Session.here(repo._place))  # not that of calls, which a save may have
+        self._pushes: Pushes | None = None
+        if push is not None:
+            remote = PushedRun(name, push)
+            remote.check(self._opened())
+            self._pushes = Pushes(remote, self._opened, self._not_pushed)
         self._last: tuple[str, str] | None = None
+        self._is_begun = False
         self._told: set[str] = set()
 
     def __repr__(self) -> str:
@@ -160,7 +165,10 @@ class Run(Closing):
 
     @property
     def preempted(self) -> bool:
-        """Whether a step was saved since the signal of a ``theta.preempted()`` came: the loop should end."""
+        """Whether the loop should end: a step is saved since the signal of a ``theta.preempted()`` came.
+
+        It may still be on its way to the disk; the end of the block waits for it.
+        """
         return any(policy.is_served for policy in policies.parts_of(self.every, policies.preempted))
 
     def step(
@@ -177,7 +185,7 @@ class Run(Closing):
             theta.errors.ThetaError: as :meth:`theta.Repository.save` does.
         """
         number = saving.step_number(number)
-        self._repo._check(self.ref)
+        self._check()
         if self.every is not None and not self.every.is_due(number):
             return None
         return self.save(number, files, metrics)
@@ -196,11 +204,18 @@ class Run(Closing):
         If ``whole``, it has these files alone.  The message of the commit names the step by default.
         """
         number = saving.step_number(number)
+        self._check()
         request = SaveRequest(self.ref, {}, message, number, saving.metrics_of(metrics), whole).checked()
         self._hint(request.metrics)
         for policy in policies.parts_of(self.every, policies.preempted):
             policy.serve()
         return self._repo._save(request, files, self._stored, self._check_last)
+
+    def _check(self) -> None:
+        """Raise what is wrong with the run, or with the last push."""
+        self._repo._check(self.ref)
+        if self._pushes is not None:
+            self._pushes.check()
 
     def _hint(self, metrics: Mapping[str, float]) -> None:
         """Warn once of each metric of ``keep`` that no step tells, if one of them is called much like it."""
@@ -247,22 +262,24 @@ class Run(Closing):
     def _stored(self, session: Session, result: SaveResult) -> SaveResult:
         """Let go of the steps that are not kept, and push the others."""
         self._last = _content(session.again().repo, result.commit)
-        if self._remote is not None and result.parent is None:
-            self._remote.forget(session)
+        if result.parent is None:
+            pushed_runs.begun(session, self.name)
+            if self._pushes is not None:
+                self._pushes.remote.forget()
         if self.keep is not None:
             renamed = prune(session, self.name, self.keep, patient=True)
             result = replace(result, commit=renamed.get(result.commit, result.commit))
-        if self._remote is not None:
-            self._push(self._remote, session.again())
+        if self._pushes is not None:
+            self._pushes.begin()
         return result
 
-    def _push(self, remote: PushedRun, session: Session) -> None:
-        """Push; warn if the remote cannot be reached, since the next step takes this one along."""
-        try:
-            remote.push(session)
-        except GitFailedError as error:
-            said = f"the last step of run {self.name} is stored, but was not pushed; the next one will be"
-            warn(f"{said}, with it: {error}")
+    def _opened(self) -> Session:
+        """Return a view of the repository that is not that of calls, which a save may have."""
+        return Session.here(self._repo._place)
+
+    def _not_pushed(self, error: GitFailedError) -> None:
+        said = f"the last step of run {self.name} is stored, but was not pushed; the next one will be"
+        warn(f"{said}, with it: {pushed_runs.reason(error)}")
 
     @contextlib.contextmanager
     def drafts(self) -> Iterator[Path]:
@@ -295,21 +312,23 @@ class Run(Closing):
             theta.git.run.GitFailedError: the remote cannot be reached, and there is no step here.
         """
         number = None if step is None else saving.step_number(step)
-        if self._remote is not None:
-            self._bring(self._remote)
+        if self._pushes is not None:
+            self._bring(self._pushes)
         if number is None and not self.steps():
             return None
         return self.resumed(run_steps.chosen(self.steps(), self.name, number=number))
 
-    def _bring(self, remote: PushedRun) -> None:
+    def _bring(self, pushes: Pushes) -> None:
+        pushes.wait()
+        self._is_begun = True
         try:
             with self._repo._session_of_call() as session:
-                remote.bring(session)
+                pushes.remote.bring(session)
         except GitFailedError as error:
             if not self.steps():
                 raise
             said = f"run {self.name} goes on with the steps that are here; the remote was not reached"
-            warn(f"{said}: {error}")
+            warn(f"{said}: {pushed_runs.reason(error)}")
 
     def resumed(self, item: RunStep) -> Resumed:
         """Return ``item``, one of :meth:`steps`, to go on from."""
@@ -346,25 +365,20 @@ class Run(Closing):
         """Wait for the last step, and push what was not; raises the error of a save that failed."""
         try:
             self._repo.wait()
-            if self._last is not None and not self._repo.is_closed:
-                self._finish()
+            if self._last is not None and self.keep is not None and not self._repo.is_closed:
+                self.prune()
+            if self._pushes is not None and (self._is_begun or self._last is not None):
+                self._push_at_last(self._pushes)
         finally:
             for policy in policies.parts_of(self.every, policies.preempted):
                 policy.release()
 
-    def _finish(self) -> None:
-        """Let go of steps that were not worth it before, and push what was not."""
-        if self.keep is not None:
-            self.prune()
-        if self._remote is not None:
-            self._push_at_last(self._remote)
-
-    def _push_at_last(self, remote: PushedRun) -> None:
+    def _push_at_last(self, pushes: Pushes) -> None:
         try:
-            with self._repo._session_of_call() as session:
-                remote.push(session)
+            pushes.now()
         except GitFailedError as error:
-            error.add_note(f"All steps of run {self.name} are stored here; the last ones were not pushed.")
+            said = f"All steps of run {self.name} are stored here; the last ones were not pushed."
+            error.add_note(f"{said} {pushed_runs.reason(error)}")
             raise
 
 

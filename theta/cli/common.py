@@ -39,8 +39,7 @@ def open_session(*, worktree: bool = True) -> Session:
 
     session = Session.here(".")
     console.repository = session.repo
-    if worktree:
-        _ = session.repo.worktree
+    _ = session.repo.worktree if worktree else None  # a bare repository has none, and says so
     if not session.repo.is_bare:
         session.journal.heal()
         if worktree and uses_theta(session):
@@ -66,9 +65,10 @@ def session_or_none() -> Session | None:
 
 def drive(session: Session, *args: str, refresh: bool = True, hooks: bool = False) -> int:
     """Run ``git ARGS`` on the terminal with theta's work around it, and tell theta's part."""
-    done = running.drive(
-        session, *args, refresh=refresh, hooks=hooks, tell=terminal.heard, shown=terminal.progress
-    )
+    is_set_up, tell, shown = uses_theta(session), terminal.heard, terminal.progress
+    done = running.drive(session, *args, refresh=refresh, hooks=hooks, tell=tell, shown=shown)
+    if not is_set_up:
+        open_session()  # what git brought may have the first checkpoints of the worktree
     return stopped(session, told(done))
 
 
@@ -103,8 +103,9 @@ def told(done: Driven) -> int:
 
 def say_full_disk() -> None:
     """Say that the disk is full."""
-    console.err("error: no space is left on the disk of the repository")
-    console.err("hint: free some space and repeat the command")
+    console.err(
+        "error: no space is left on the disk of the repository", "hint: free some and repeat the command"
+    )
 
 
 def fill_submodules(session: Session) -> None:
@@ -144,7 +145,6 @@ def report_uncovered(session: Session, paths: Sequence[str]) -> None:
 
 def report_summary(session: Session, summary: Summary) -> None:
     """Say what a new commit holds."""
-    for text in version_changes.headline(session, summary):
-        console.note(text)
+    console.note(*version_changes.headline(session, summary))
     for path, changes in summary.checkpoints.items():
         console.note(f" {changes.told(path)}")

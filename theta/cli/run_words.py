@@ -38,7 +38,7 @@ COMMANDS: Final = frozenset(
         "log",
         "merge",
     }
-    | {"restore", "show", "switch"}
+    | {"restore", "show", "sign", "switch", "verify"}
 )
 """The commands whose operands are revisions."""
 _STEP: Final = re.compile(r"@-?[0-9]")

@@ -23,6 +23,7 @@ from theta.porcelain.workspace.session import Session
 _PATIENT: Final = ("-c", "http.lowSpeedLimit=1000", "-c", "http.lowSpeedTime=60")
 """A connection that brings nothing for a minute counts as broken."""
 _NOTED: Final = 3
+_MOST_SAID: Final = 600
 _FETCH: Final = ("fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--refmap=")
 """Fetches objects alone: without a map of refs git moves none, whatever is configured for the remote."""
 
@@ -81,28 +82,37 @@ class PushedRun:
             GitFailedError: the remote cannot be reached, or takes no push.
         """
         tip = self._tip(session)
+        if tip is None:
+            return
         if not self._is_known:
             self._accept(session, self._look(session))
         if tip == self._there:
             return
-        lease = f"--force-with-lease={self._ref}:{self._there or ''}"
         try:
-            self._git(session, "push", "--quiet", lease, refspec=f"{self._ref}:{self._ref}")
+            self._replace(session, tip)
         except GitFailedError:
             there = self._look(session)
-            if there not in (self._there, tip):
-                self._is_known = False
-                raise self._refused() from None
-            if there != tip:
+            if there == self._there:
                 raise
+            if there != tip:  # it changed meanwhile
+                self._accept(session, there)
+                self._replace(session, tip)
         self._know(session, tip)
+
+    def _replace(self, session: Session, tip: str) -> None:
+        """Push ``tip``, unless the remote has something else than was seen there."""
+        lease = f"--force-with-lease={self._ref}:{self._there or ''}"
+        self._git(session, "push", "--quiet", lease, refspec=f"{tip}:{self._ref}")
 
     def _accept(self, session: Session, there: str | None) -> None:
         """Take ``there`` for what a push may replace; raises :class:`RefusedError` if it may not."""
         if there is not None and there != self._noted(session)[0]:
             tip = self._tip(session)
-            is_here = session.repo.commit_of(there) is not None
-            if tip is None or not is_here or _side(session, tip, there) is not _Side.HERE:
+            if session.repo.commit_of(there) is None:
+                self._git(session, *_FETCH, refspec=self._ref)
+                session = session.again()
+            if tip is None or _side(session, tip, there) is not _Side.HERE:
+                self._is_known = False
                 raise self._refused()
         self._know(session, there)
 
@@ -114,10 +124,9 @@ class PushedRun:
         goes_on = was_there and number is not None and newest is not None and newest > number
         return goes_on or _side(session, tip, there) is _Side.THERE
 
-    def forget(self, session: Session) -> None:
-        """Forget what the remote had: the run begins anew here, and may not replace the one that is there."""
+    def forget(self) -> None:
+        """Forget what the remote had, for the push of a run that begins anew here: :func:`begun`."""
         self._is_known = False
-        _notes.drop(self._note(session))
 
     def _look(self, session: Session) -> str | None:
         rows = split_lines(self._git(session, "ls-remote", refspec=self._ref))
@@ -143,8 +152,7 @@ class PushedRun:
         return found if isinstance(found, list) and len(found) == _NOTED else [None] * _NOTED
 
     def _note(self, session: Session) -> Path:
-        key = hashlib.sha256(f"{self._remote}\0{self._ref}".encode("utf-8", "surrogatepass")).hexdigest()
-        return session.repo.shared / "pushed" / key[:32]
+        return _notes_of(session, self._ref) / _digest(self._remote)
 
     def _git(self, session: Session, command: str, *options: str, refspec: str) -> str:
         git = session.repo.git()
@@ -152,10 +160,33 @@ class PushedRun:
 
     def _refused(self) -> RefusedError:
         refspec = shell_word(f"+{self._ref}:{self._ref}")
+        fetch = f"theta fetch {shell_word(self._remote)} {refspec}"
         return RefusedError(
-            f"{self._remote} has steps of run {self._name} that are not here, so it was not pushed there",
-            hint=f"'theta fetch {shell_word(self._remote)} {refspec}' takes those in place of the steps here",
+            f"{self._remote} has steps of run {self._name} that are not here, and lacks some that are",
+            hint=f"a run of another name keeps both; '{fetch}' takes those in place of the steps here",
         )
+
+
+def begun(session: Session, name: str) -> None:
+    """Forget what remotes had of run ``name``, which begins anew here, and may not replace the one there."""
+    place = _notes_of(session, run_steps.ref_of(name))
+    if place.exists():
+        _notes.drop(place)
+
+
+def _notes_of(session: Session, ref: str) -> Path:
+    return session.repo.shared / "pushed" / _digest(ref)
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
+
+
+def reason(error: GitFailedError) -> str:
+    """Return what git says of a push that failed, and what the remote said, on one line."""
+    rows = split_lines(error.stderr)
+    told = [row.removeprefix("remote: ").strip() for row in rows if row.startswith(("remote: ", " ! ["))]
+    return "; ".join([str(error), *filter(None, told)])[:_MOST_SAID]
 
 
 def _side(session: Session, here: str, there: str) -> _Side:

@@ -1,0 +1,1 @@
+"""Parts of :class:`theta.Run`: pushes behind the program, and warnings."""
