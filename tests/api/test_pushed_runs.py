@@ -12,6 +12,8 @@ import theta
 from tests.support import Repo
 from theta.errors import RefusedError, UsageError
 from theta.git.run import GitFailedError
+from theta.porcelain.replicas.pushed_runs import PushedRun
+from theta.porcelain.workspace.session import Session
 
 RUN = "refs/theta/runs/r1"
 
@@ -308,3 +310,30 @@ def test_a_path_and_a_url_are_remotes(machines: Machines) -> None:
                 last = run.resume()
                 saved(run, last.step + 1 if last is not None and last.step is not None else 1)
     assert machines.there() == [1, 2]
+
+
+def test_a_process_that_pushes_late_does_not_go_back(machines: Machines) -> None:
+    """Ranks have one repository: another one pushed the next step since this one looked."""
+    place = machines.clone("a")
+    machines.train("a", 1)
+    with theta.open(place) as repo, theta.open(place) as other:
+        late = PushedRun("r1", "origin")
+        late.push(Session.here(place))
+        newer = theta.Run(other, "r1", push="origin")
+        saved(newer, 2, 3)
+        late.push(Session.here(place))
+        assert machines.there() == [1, 2, 3]
+        theta.Run(repo, "r1", push="origin").close()
+    assert machines.there() == [1, 2, 3]
+
+
+def test_a_rank_that_saves_nothing_does_not_fail_with_the_remote(machines: Machines) -> None:
+    place = machines.clone("a")
+    machines.train("a", 1)
+    with theta.open(place) as repo:
+        rank = theta.Run(repo, "r1", push="origin")
+        assert rank.resume() is not None
+        saved(theta.Run(repo, "r1"), 2)
+        machines.remote.rename(machines.remote.with_name("away"))
+        with pytest.warns(RuntimeWarning, match="was not pushed"):
+            rank.close()

@@ -367,8 +367,11 @@ class Run(Closing):
             self._repo.wait()
             if self._last is not None and self.keep is not None and not self._repo.is_closed:
                 self.prune()
-            if self._pushes is not None and (self._is_begun or self._last is not None):
+            if self._pushes is not None and self._last is not None:
                 self._push_at_last(self._pushes)
+            elif self._pushes is not None and self._is_begun:
+                self._pushes.begin()  # what the job before could not push; here it is no error either
+                self._pushes.wait()
         finally:
             for policy in policies.parts_of(self.every, policies.preempted):
                 policy.release()

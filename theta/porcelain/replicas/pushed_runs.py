@@ -81,23 +81,22 @@ class PushedRun:
             RefusedError: the remote has steps that are not here.
             GitFailedError: the remote cannot be reached, or takes no push.
         """
-        tip = self._tip(session)
-        if tip is None:
-            return
         if not self._is_known:
             self._accept(session, self._look(session))
-        if tip == self._there:
-            return
-        try:
-            self._replace(session, tip)
-        except GitFailedError:
-            there = self._look(session)
-            if there == self._there:
-                raise
-            if there != tip:  # it changed meanwhile
-                self._accept(session, there)
+        for is_last in (False, True):
+            # Read behind what was seen there: several processes push one run, and none may go back.
+            tip = self._tip(session)
+            if tip is None or tip == self._there:
+                return
+            try:
                 self._replace(session, tip)
-        self._know(session, tip)
+                self._know(session, tip)
+                return
+            except GitFailedError:
+                there = self._look(session)
+                if is_last or there == self._there:
+                    raise
+                self._accept(session, there)
 
     def _replace(self, session: Session, tip: str) -> None:
         """Push ``tip``, unless the remote has something else than was seen there."""
