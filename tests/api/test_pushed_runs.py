@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -337,3 +339,19 @@ def test_a_rank_that_saves_nothing_does_not_fail_with_the_remote(machines: Machi
         machines.remote.rename(machines.remote.with_name("away"))
         with pytest.warns(RuntimeWarning, match="was not pushed"):
             rank.close()
+
+
+def test_a_refused_push_is_told_though_the_run_is_not_closed(machines: Machines) -> None:
+    """As the error of a save is: the program ended, and nobody knew."""
+    for name in "ab":
+        machines.clone(name)
+    machines.train("b", 1)
+    program = (
+        "import sys, numpy as np, theta\n"
+        "run = theta.Run(theta.open(sys.argv[1]), 'r1', push='origin')\n"
+        "run.save(5, {'m.npz': {'w': np.zeros(3)}}).result()\n"
+    )
+    command = [sys.executable, "-c", program, str(machines.remote.with_name("a"))]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert "origin has steps of run r1 that are not here" in done.stderr
+    assert machines.there() == [1]

@@ -66,10 +66,15 @@ class Background:
         self._thread: Thread | None = None
 
     def put(self, ref: str, work: Work, is_large: Callable[[], bool] = _never) -> Saving:
+        """Do as :meth:`add`, and raise what :meth:`check` does when it is sure that ``work`` follows."""
+        future = self.add(ref, work, is_large)
+        self.check()
+        return future
+
+    def add(self, ref: str, work: Work, is_large: Callable[[], bool] = _never) -> Saving:
         """Let ``work`` save to ``ref`` as soon as the save before it is done.
 
-        While ``is_large()``, it has given back too little memory for another save to be whole.  What
-        :meth:`check` raises is raised when it is sure that ``work`` follows.
+        While ``is_large()``, it has given back too little memory for another save to be whole.
         """
         future = Saving()
         with self._lock:
@@ -82,7 +87,6 @@ class Background:
             if self._thread is None:
                 self._thread = Thread(target=self._work, name="theta save")
                 self._thread.start()
-        self.check()
         return future
 
     def drop(self, ref: str) -> None:

@@ -270,7 +270,7 @@ class Run(Closing):
             renamed = prune(session, self.name, self.keep, patient=True)
             result = replace(result, commit=renamed.get(result.commit, result.commit))
         if self._pushes is not None:
-            self._pushes.begin()
+            self._pushes.begin(result)
         return result
 
     def _opened(self) -> Session:
@@ -370,8 +370,7 @@ class Run(Closing):
             if self._pushes is not None and self._last is not None:
                 self._push_at_last(self._pushes)
             elif self._pushes is not None and self._is_begun:
-                self._pushes.begin()  # what the job before could not push; here it is no error either
-                self._pushes.wait()
+                self._pushes.try_now()  # what the job before could not push; here it is no error either
         finally:
             for policy in policies.parts_of(self.every, policies.preempted):
                 policy.release()

@@ -38,6 +38,8 @@ DURABLE: Final = ("core.fsync", "all")
 """The setting with which git also syncs loose objects, refs and the index."""
 
 _MOST_KEYS: Final = 1000
+PATIENT: Final = ("-c", "http.lowSpeedLimit=1000", "-c", "http.lowSpeedTime=60")
+"""Settings of a git that nobody watches: a connection that brings nothing for a minute counts as broken."""
 _FULL: Final = "no space is left on the disk; free some and repeat the command"
 """The hint at a failure, for which git does not always give that reason."""
 _GLANCE: Final = 0.2

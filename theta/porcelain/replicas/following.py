@@ -14,7 +14,7 @@ from theta import _fs
 from theta.errors import BusyError, ChangedWhileReadError, DiskError, NotHereYetError, ThetaError, UsageError
 from theta.git.quoting import split_lines
 from theta.git.repository import Repository
-from theta.git.run import DEFER, Git, GitFailedError, redirected
+from theta.git.run import DEFER, PATIENT, Git, GitFailedError, redirected
 from theta.porcelain.replicas import applying, replica_state
 from theta.porcelain.replicas.applying import ApplyRequest, ApplyResult
 from theta.porcelain.stage import run_steps
@@ -47,8 +47,6 @@ _SETTINGS: Final = frozenset(
     )
 )
 """The keys that git and theta set in a repository made here.  Others may name programs that git runs."""
-_PATIENT: Final = ("-c", "http.lowSpeedLimit=1000", "-c", "http.lowSpeedTime=60")
-"""A connection that brings nothing for a minute counts as broken."""
 _FETCH: Final = ("fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--depth=1", "--filter=blob:none")
 _LONGEST: Final = 120.0
 """Seconds between two tries after many failures, unless the interval is longer."""
@@ -133,14 +131,14 @@ class Follower:
         with _alone(git):
             if git.run("rev-parse", "--verify", "--quiet", f"{ref}^{{}}", check=False).text.strip() != tip:
                 _drop_stale_locks(git.cwd)
-                git.run(*_PATIENT, *_FETCH, _REMOTE, f"+{ref}:{ref}")
+                git.run(*PATIENT, *_FETCH, _REMOTE, f"+{ref}:{ref}")
 
     def _tip(self, git: Git) -> tuple[str, str]:
         """Return the ref of the remote, and the commit that it names, by a tag too; "" when there is none."""
         run = self._request.run
         refs = [run] if run.startswith("refs/") else [run_steps.PREFIX + run, f"refs/heads/{run}"]
         asked = [*refs, *(ref + _PEELED for ref in refs)]
-        rows = split_lines(git.run(*_PATIENT, "ls-remote", _REMOTE, *asked).text)
+        rows = split_lines(git.run(*PATIENT, "ls-remote", _REMOTE, *asked).text)
         found = {name: oid for oid, _, name in (row.partition("\t") for row in rows)}
         ref = next((ref for ref in refs if ref in found), refs[0])
         return ref, found.get(ref + _PEELED) or found.get(ref, "")

@@ -16,12 +16,10 @@ from typing import Any, Final
 from theta import _notes
 from theta.errors import RefusedError, UsageError, did_you_mean
 from theta.git.quoting import shell_word, split_lines
-from theta.git.run import GitFailedError
+from theta.git.run import PATIENT, GitFailedError
 from theta.porcelain.stage import run_steps
 from theta.porcelain.workspace.session import Session
 
-_PATIENT: Final = ("-c", "http.lowSpeedLimit=1000", "-c", "http.lowSpeedTime=60")
-"""A connection that brings nothing for a minute counts as broken."""
 _NOTED: Final = 3
 _MOST_SAID: Final = 600
 _FETCH: Final = ("fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--refmap=")
@@ -155,7 +153,7 @@ class PushedRun:
 
     def _git(self, session: Session, command: str, *options: str, refspec: str) -> str:
         git = session.repo.git()
-        return git.run(*_PATIENT, command, *options, "--", self._remote, refspec).text
+        return git.run(*PATIENT, command, *options, "--", self._remote, refspec).text
 
     def _refused(self) -> RefusedError:
         refspec = shell_word(f"+{self._ref}:{self._ref}")
