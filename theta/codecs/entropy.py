@@ -58,26 +58,6 @@ TOKEN_RULES: Final[tuple[tuple[int, int], ...]] = ((4, 1), (8, 2))
 """The (s, m) that an encoder tries, the finest last: few tokens, or one for each value below 256."""
 
 
-@dataclass(frozen=True)
-class Coding:
-    """A way to code values; ``bits`` are about those of everything, in one of ``weight`` like parts."""
-
-    chosen: CodingChoice
-    weight: int = 1
-
-    @property
-    def bits(self) -> float:
-        """About the bits of tokens, raw bits, tables and the map of contexts."""
-        return self.chosen.tokens + self.chosen.stored + self.chosen.raw_bits
-
-    def clusters(self, count: int) -> NDArray[np.uint8]:
-        """Return the cluster of each of ``count`` contexts; of one that was not counted, a neighbour's."""
-        labels = self.chosen.labels
-        after = np.searchsorted(self.chosen.occurring, np.arange(count))
-        found: NDArray[np.uint8] = labels[np.minimum(after, labels.size - 1)].astype(np.uint8)
-        return found
-
-
 def choose(
     values: Words,
     contexts: Contexts,
@@ -86,7 +66,7 @@ def choose(
     weight: int = 1,
     level_bits: float = 0.0,
     negligible: float = 0.0,
-) -> Coding:
+) -> CodingChoice:
     """Choose how to code ``values`` (at least one), which stand for ``weight`` times as many.
 
     Contexts are ``(class * levels + level) * fine + fine class``, where ``shape`` are the numbers of classes,
@@ -103,7 +83,7 @@ def choose(
         negligible=negligible,
         unseen=_UNSEEN_BITS,
     )
-    return Coding(choices.choose(values, contexts, shape, rules, costs, _MAX_CLUSTERS), weight)
+    return choices.choose(values, contexts, shape, rules, costs, _MAX_CLUSTERS)
 
 
 @dataclass(frozen=True)
@@ -114,12 +94,12 @@ class EncodedSection:
     bits: float
 
 
-def encode(values: Words, keys: ContextKeys, coding: Coding) -> EncodedSection:
+def encode(values: Words, keys: ContextKeys, coding: CodingChoice) -> EncodedSection:
     """Return the entropy section of ``values`` in the contexts of ``keys``.
 
     ``coding`` may be that of a part of the values, without some contexts and tokens.
     """
-    clusters, rule = coding.clusters(keys.count), coding.chosen.rule
+    clusters, rule = coding.clusters(keys.count), coding.rule
     written = kernels.writing.write(values, keys, rule, clusters)
     count = written.used.size
     labels = clusters[written.occurring] if count > 1 else np.empty(0, np.uint8)

@@ -42,6 +42,7 @@ from theta.errors import CodecError
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from theta_native.coded.choices import CodingChoice
     from theta_native.contexts import ContextKeys
 
     Words = NDArray[Any]
@@ -250,7 +251,7 @@ class _Sample:
         return cls(part(values), part(predicted), replace(layout, levels=levels, given=given), weight)
 
 
-def _coding(sample: _Sample, dtype: str, level_bits: float) -> entropy.Coding:
+def _coding(sample: _Sample, dtype: str, level_bits: float) -> CodingChoice:
     """Return the cheapest token rule with the cheapest contexts and tables."""
     layout = sample.layout
     shape = CLASSES, layout.level_count, layout.fine_count(dtype)
@@ -275,11 +276,10 @@ def encode(words: Words, predicted: Words, dtype: str, row_words: int = 0, fine:
     levels = planes.encode_section([layout.levels])
     for weight in (_WEIGHT, 1):
         sample = _Sample.of(values, predicted, layout, weight)
-        coding = _coding(sample, dtype, 8.0 * len(levels))
-        used = coding.chosen
+        used = _coding(sample, dtype, 8.0 * len(levels))
         kinds = kinds_of(layout.level_count, layout.fine_count(dtype), used.use_levels, used.use_fine)
-        section = entropy.encode(values, keys.grouped(kinds), coding)
-        expected = sample.weight * coding.bits
+        section = entropy.encode(values, keys.grouped(kinds), used)
+        expected = sample.weight * used.bits
         if sample.weight == 1 or abs(section.bits - expected) <= _AS_EXPECTED * expected:
             break
     return b"".join(

@@ -221,6 +221,17 @@ class CodingChoice(NamedTuple):
     stored: float
     raw_bits: int
 
+    @property
+    def bits(self) -> float:
+        """About the bits of tokens, raw bits, tables and the map of contexts."""
+        return self.tokens + self.stored + self.raw_bits
+
+    def clusters(self, count: int) -> NDArray[np.uint8]:
+        """Return the cluster of each of ``count`` contexts; of one that was not counted, a neighbour's."""
+        after = np.searchsorted(self.occurring, np.arange(count))
+        found: NDArray[np.uint8] = self.labels[np.minimum(after, self.labels.size - 1)].astype(np.uint8)
+        return found
+
 
 @cache
 def _products() -> Costs:

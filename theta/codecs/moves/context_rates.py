@@ -231,7 +231,7 @@ def differences(found: ContextCounts, values: Words, places: Places) -> tuple[bo
     contexts = found.kinds.astype(np.uint16)[found.contexts[places]]
     count, fine = found.changed.size, found.changed[0].size
     coding = entropy.choose(rest, contexts, (CLASSES, 1, fine))
-    is_all = fine > 1 and coding.chosen.use_fine
+    is_all = fine > 1 and coding.use_fine
     if not is_all:
         contexts, count = contexts // np.uint16(fine), CLASSES
     keys = kernels.contexts.ContextKeys.of(contexts, count)
