@@ -79,8 +79,7 @@ def remove_packs(repo: Repository) -> int:
     """
     if repo.promised.is_partial:
         return 0
-    walked = repo.git().run("rev-list", "--objects", *costs.EVERYTHING).text
-    reached = {row.partition(" ")[0] for row in split_lines(walked)}
+    reached = costs.reached(repo, may_lack=False)
     garbage = [
         index
         for index in sorted((repo.commondir / "objects" / "pack").glob("pack-*.idx"))

@@ -75,9 +75,12 @@ def unreachable(repo: Repository) -> int:
     return sum(sizes.values()) - sum(sizes.get(oid, 0) for oid in reached(repo))
 
 
-def reached(repo: Repository) -> set[str]:
-    """Return the objects that a ref, a reflog or an index reaches, those of other worktrees too."""
-    return {*_reached(repo, EVERYTHING)}
+def reached(repo: Repository, *, may_lack: bool = True) -> set[str]:
+    """Return the objects that a ref, a reflog or an index reaches, those of other worktrees too.
+
+    Unless the repository ``may_lack`` some, a missing one raises :class:`GitFailedError`.
+    """
+    return {*_reached(repo, EVERYTHING, seen=_SEEN if may_lack else ())}
 
 
 def _sizes(repo: Repository) -> dict[str, int]:
@@ -87,10 +90,15 @@ def _sizes(repo: Repository) -> dict[str, int]:
     return {oid: int(size) for oid, size in map(str.split, rows)}
 
 
-def _reached(repo: Repository, revisions: tuple[str, ...], hidden: Set[str] = frozenset()) -> Iterator[str]:
+def _reached(
+    repo: Repository,
+    revisions: tuple[str, ...],
+    hidden: Set[str] = frozenset(),
+    seen: tuple[str, ...] = _SEEN,
+) -> Iterator[str]:
     """Yield the objects that ``revisions`` reach and ``hidden`` does not."""
     stdin = "".join(f"^{oid}\n" for oid in sorted(hidden)).encode()
-    done = repo.git().run("rev-list", "--objects", *_SEEN, *revisions, "--stdin", stdin=stdin)
+    done = repo.git().run("rev-list", "--objects", *seen, *revisions, "--stdin", stdin=stdin)
     return (row.partition(" ")[0] for row in split_lines(done.text))
 
 
