@@ -28,7 +28,7 @@ else:
     run = Module("theta.git.run")
     running = Module("theta.porcelain.drive.running")
     run_steps = Module("theta.porcelain.stage.run_steps")
-session = Module("theta.porcelain.workspace.session")
+    session = Module("theta.porcelain.workspace.session")
 
 _OF_SEQUENCES: Final = frozenset(("--rule", "--recipe", "--seed", "--allow-nan", "--no-prompt", "--json"))
 OWN: Final[dict[str, frozenset[str]]] = {

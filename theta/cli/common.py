@@ -103,9 +103,8 @@ def told(done: Driven) -> int:
 
 def say_full_disk() -> None:
     """Say that the disk is full."""
-    console.err(
-        "error: no space is left on the disk of the repository", "hint: free some and repeat the command"
-    )
+    console.err("error: no space is left on the disk of the repository")
+    console.err("hint: free some space and repeat the command")
 
 
 def fill_submodules(session: Session) -> None:
@@ -145,6 +144,7 @@ def report_uncovered(session: Session, paths: Sequence[str]) -> None:
 
 def report_summary(session: Session, summary: Summary) -> None:
     """Say what a new commit holds."""
-    console.note(*version_changes.headline(session, summary))
+    for text in version_changes.headline(session, summary):
+        console.note(text)
     for path, changes in summary.checkpoints.items():
         console.note(f" {changes.told(path)}")

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from theta.errors import NotFoundError, ThetaError
+from theta.errors import ThetaError
 from theta.lazy import Module
 
 if TYPE_CHECKING:
@@ -25,23 +25,12 @@ else:
     sessions = Module("theta.porcelain.workspace.session")
 
 COMMANDS: Final = frozenset(
-    {
-        "average",
-        "blame",
-        "cat",
-        "check",
-        "checkout",
-        "cherry-pick",
-        "diff",
-        "export",
-        "lineage",
-        "log",
-        "merge",
-    }
-    | {"restore", "show", "sign", "switch", "verify"}
+    {"average", "blame", "cat", "check", "checkout", "cherry-pick", "diff", "export", "lineage"}
+    | {"log", "merge", "restore", "show", "sign", "switch", "verify"}
 )
 """The commands whose operands are revisions."""
 _STEP: Final = re.compile(r"@-?[0-9]")
+_NAME: Final = re.compile(r".+@-?[0-9]{1,18}", re.DOTALL)
 _PARTS: Final = re.compile(r"(?P<option>--[a-z-]+=)?(?P<not>\^?)(?P<words>[^:]*)(?P<path>:.*)?", re.DOTALL)
 _RANGE: Final = re.compile(r"(\.\.\.?)")
 _OF_TEXT: Final = frozenset(
@@ -83,15 +72,7 @@ def _named(session: Session, word: str) -> str:
 
 
 def _commit(session: Session, name: str) -> str:
-    """Return the commit of the step that ``name`` names; ``name`` itself if there is no such run."""
-    run = name.rpartition("@")[0]
-    if not run or run_steps.PREFIX + run not in session.repo.refs or _STEP.search(name) is None:
+    """Return the commit of the step that ``name`` names; ``name`` if git reads it, or there is no run."""
+    if _NAME.fullmatch(name) is None or session.repo.commit_of(name) is not None:
         return name
-    if session.repo.commit_of(name) is not None:
-        return name
-    try:
-        return run_steps.named(session, name)
-    except NotFoundError as error:
-        if error.hint:  # the run is there, and the step is not
-            raise
-        return name
+    return run_steps.revision(session, name)

@@ -113,8 +113,9 @@ def _is_set_up(own: Path) -> bool:
     """Return whether the repository in ``own`` has settings of theta's."""
     attributes = _text(own / "info" / "attributes")
     signs = any(sign in attributes for sign in _SIGNS)
-    refs = (own / "refs" / "theta").exists() or _REFS in _text(own / "packed-refs")
-    return signs or refs or (own / "theta").exists() or _FILTER in _text(own / "config")
+    places = (own / "theta", own / "refs" / "theta")
+    is_there = signs or any(place.exists() for place in places) or _FILTER in _text(own / "config")
+    return is_there or _REFS in _text(own / "packed-refs")
 
 
 def _is_empty(place: Directories) -> bool:
