@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     )
     from theta_native.coded import choices, sections, surveys, writing
     from theta_native.digests import sha1, sha256
+    from theta_native.factoring import pulls, sums
     from theta_native.gaps import events, moves
 else:
     byte_planes = Module("theta_native.byte_planes")
@@ -43,10 +44,12 @@ else:
     huffman = Module("theta_native.huffman")
     mixing = Module("theta_native.mixing")
     moves = Module("theta_native.gaps.moves")
+    pulls = Module("theta_native.factoring.pulls")
     rans = Module("theta_native.rans")
     sections = Module("theta_native.coded.sections")
     sha1 = Module("theta_native.digests.sha1")
     sha256 = Module("theta_native.digests.sha256")
+    sums = Module("theta_native.factoring.sums")
     surveys = Module("theta_native.coded.surveys")
     tokens = Module("theta_native.tokens")
     warming = Module("theta_native.warming")
@@ -66,10 +69,12 @@ __all__ = [
     "huffman",
     "mixing",
     "moves",
+    "pulls",
     "rans",
     "sections",
     "sha1",
     "sha256",
+    "sums",
     "surveys",
     "tokens",
     "warming",

@@ -69,9 +69,9 @@ class Instructions:
 class _Kernel:
     """A function that numba compiles on its first call, so that importing kernels does not import numba."""
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    def __init__(self, function: Callable[..., Any], fastmath: frozenset[str] = frozenset()) -> None:
         functools.update_wrapper(self, function)
-        self._function = function
+        self._function, self._fastmath = function, fastmath
         self._compiled: Callable[..., Any] | None = None
         self._linked: dict[Hashable, linked.Called | None] = {}
         self._given: dict[Hashable, linked.Called] = {}
@@ -86,7 +86,7 @@ class _Kernel:
                 self._replace_called()
                 from theta_native.object_code import compiling
 
-                self._compiled = compiling.dispatcher(self._function, tell_watchers)
+                self._compiled = compiling.dispatcher(self._function, self._fastmath, tell_watchers)
         return self._compiled
 
     def _replace_called(self) -> None:
@@ -142,6 +142,15 @@ def kernel(function: _Function) -> _Function:
     (``NUMBA_BOUNDSCHECK=1`` enables the checks for tests).
     """
     return cast(_Function, _Kernel(function))
+
+
+def in_any_order(function: _Function) -> _Function:
+    """Compile ``function`` as a :func:`kernel` whose sums may be taken in any order, as a BLAS does.
+
+    Products are added to them without being rounded first.  So results depend on the machine: they may not
+    be what a reader has to find again.
+    """
+    return cast(_Function, _Kernel(function, frozenset({"contract", "nsz", "reassoc"})))
 
 
 def given(

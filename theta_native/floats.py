@@ -159,7 +159,6 @@ def boundary_classes(exact: Values, rounded: Values, layout: FloatLayout) -> NDA
     return out
 
 
-_ONE_OF32 = np.float32(1)
 _MANTISSA16, _ROUND16, _ODD16 = np.uint32(16), np.uint32(0x7FFF), np.uint32(1)
 _UNSIGNED32, _INFINITE32, _QUIET16 = np.uint32(0x7FFFFFFF), np.uint32(0x7F800000), np.uint32(0x40)
 
@@ -191,37 +190,3 @@ def narrow_to_bfloats(values: NDArray[np.float32]) -> NDArray[np.uint16]:
     out = np.empty(values.size, np.uint16)
     _narrow_to_bfloats(values.view(np.uint32), out)
     return out
-
-
-@kernel
-def _put_beyond(
-    values: Any,
-    middles: Any,
-    halves: NDArray[np.float32],
-    reference: np.float32,
-    inside: np.float32,
-    out: NDArray[np.float32],
-) -> None:
-    for i in range(out.size):
-        beyond, half = np.float32(values[i] - middles[i]), halves[i]
-        room = half * inside
-        within = beyond if beyond < room else room
-        within = within if within > -room else -room
-        weight = np.divide(reference, half)  # no error where it is zero, which would be a branch
-        out[i] = (beyond - within) * (weight if weight < _ONE_OF32 else _ONE_OF32)
-
-
-def put_beyond(
-    values: NDArray[Any],
-    middles: NDArray[Any],
-    halves: NDArray[np.float32],
-    reference: np.float32,
-    inside: np.float32,
-    out: NDArray[np.float32],
-) -> None:
-    """Put into ``out`` by how much ``values`` are beyond the inner part of intervals, weighted.
-
-    ``inside`` is the inner part of an interval.  The weight is 1, or less where half the interval is more
-    than ``reference``.
-    """
-    _put_beyond(values, middles, halves, reference, inside, out)

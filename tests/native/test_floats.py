@@ -112,16 +112,3 @@ def test_bfloats_are_those_of_ml_dtypes() -> None:
             numbers.narrow(bits[at : at + 999].view(np.float32), "bf16") for at in range(0, bits.size, 999)
         ]
         np.testing.assert_array_equal(np.concatenate(parts), found)
-
-
-@pytest.mark.parametrize("kind", [np.float32, np.float64])
-def test_what_is_beyond_intervals_is_as_by_numpy(kind: type) -> None:
-    random = np.random.default_rng(5)
-    values, middles = random.normal(0, 1, (2, 1000)).astype(kind)
-    halves = random.choice([0.125, 0.5, 2.0, 1e30], 1000).astype(np.float32)
-    out = np.empty(1000, np.float32)
-    for reference, inside in ((0.25, 0.8), (0.25, 0.0), (float("inf"), 0.8)):
-        floats.put_beyond(values, middles, halves, np.float32(reference), np.float32(inside), out)
-        beyond, room = (values - middles).astype(np.float32), halves * np.float32(inside)
-        weights = np.minimum(np.float32(reference) / halves, np.float32(1))
-        assert np.array_equal(out, (beyond - np.clip(beyond, -room, room)) * weights)

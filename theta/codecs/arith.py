@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from theta import _kernels as kernels
 from theta._kernels import floats
 from theta._numpy import np
 
@@ -34,13 +35,14 @@ def mantissa_bits(dtype: str) -> int:
     return _LAYOUTS[dtype][1]
 
 
-def _layout(dtype: str) -> FloatLayout:
+def layout(dtype: str) -> FloatLayout:
+    """Return the layout of words of a dtype that :func:`has_values`."""
     return floats.FloatLayout(*_LAYOUTS[dtype])
 
 
 def to_values(words: Words, dtype: str) -> NDArray[np.float64]:
     """Return the values of words, exactly; NaNs lose their payload."""
-    return _widen_bfloats(words) if dtype == "bf16" else floats.widen(words, _layout(dtype))
+    return _widen_bfloats(words) if dtype == "bf16" else floats.widen(words, layout(dtype))
 
 
 def _widen_bfloats(words: Words) -> NDArray[np.float64]:
@@ -55,9 +57,17 @@ def _widen_bfloats(words: Words) -> NDArray[np.float64]:
 
 def to_words(values: NDArray[np.float64], dtype: str) -> Words:
     """Round values to nearest, ties to even; every NaN becomes the same one."""
-    return floats.narrow(values, _layout(dtype))
+    return floats.narrow(values, layout(dtype))
 
 
 def boundary_classes(exact: NDArray[np.float64], predicted: Words, dtype: str) -> NDArray[np.uint8]:
     """Return the positions of exact values in the rounding intervals of ``predicted`` (0 to 15)."""
-    return floats.boundary_classes(exact, to_values(predicted, dtype), _layout(dtype))
+    return floats.boundary_classes(exact, to_values(predicted, dtype), layout(dtype))
+
+
+def sums(words: Words, added: NDArray[np.float64], dtype: str) -> tuple[Words, NDArray[np.uint8]]:
+    """Return the words next to the values of f16, bf16 or f32 ``words`` plus ``added``, and their classes.
+
+    These are the words of :func:`to_words` and the classes of :func:`boundary_classes`, in one pass.
+    """
+    return kernels.sums.sums(words, layout(dtype), added)

@@ -73,11 +73,8 @@ def _predict(
     below = base.read(start, stop)
     for first, last in _tiles(start, stop, target.row_words):
         part = slice(first - start, last - start)
-        with np.errstate(all="ignore"):
-            exact = _added(factors, first, last, target.row_words)
-            exact += arith.to_values(below[part], target.dtype)
-        predicted[part] = words = arith.to_words(exact, target.dtype)
-        classes[part] = arith.boundary_classes(exact, words, target.dtype)
+        added = _added(factors, first, last, target.row_words)
+        predicted[part], classes[part] = arith.sums(below[part], added, target.dtype)
     return predicted, residual.Fine(classes, 16)
 
 

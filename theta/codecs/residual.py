@@ -74,8 +74,12 @@ _FIRST: Final = 1 << 12
 """The number of words that are compared before all are."""
 _HARDLY_ANY: Final = 0.004
 """The share of a size below which what tables take is not worth a search for fewer of them."""
-_AS_EXPECTED: Final = 0.03
-"""The share by which a size may differ from what a sample predicts, before all blocks are planned on."""
+_MORE: Final = 0.03
+_LESS: Final = 0.08
+"""The shares by which a size may be more or less than a sample predicts, before all blocks are planned on.
+
+Few bits are predicted to be some more than they are, also by all blocks.
+"""
 
 _EXPONENT_BITS: Final = {
     "f16": 5,
@@ -280,7 +284,7 @@ def encode(words: Words, predicted: Words, dtype: str, row_words: int = 0, fine:
         kinds = kinds_of(layout.level_count, layout.fine_count(dtype), used.use_levels, used.use_fine)
         section = entropy.encode(values, keys.grouped(kinds), used)
         expected = sample.weight * used.bits
-        if sample.weight == 1 or abs(section.bits - expected) <= _AS_EXPECTED * expected:
+        if sample.weight == 1 or -_LESS * expected <= section.bits - expected <= _MORE * expected:
             break
     return b"".join(
         (

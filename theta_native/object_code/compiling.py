@@ -26,10 +26,15 @@ def _watch_numba(told: Callable[[], None]) -> None:
     event.register("numba:compile", Telling())  # type: ignore[no-untyped-call]
 
 
-def dispatcher(function: Callable[..., Any], told: Callable[[], None]) -> Callable[..., Any]:
-    """Return ``function`` as numba compiles it, without the GIL; ``told`` is called when it does."""
+def dispatcher(
+    function: Callable[..., Any], fastmath: frozenset[str], told: Callable[[], None]
+) -> Callable[..., Any]:
+    """Return ``function`` as numba compiles it, without the GIL; ``told`` is called when it does.
+
+    ``fastmath`` are LLVM's flags of what arithmetic may become.
+    """
     _watch_numba(told)
     njit: Any = numba.njit  # the stubs do not know no_cfunc_wrapper; nothing calls a kernel from C
-    made: Any = njit(nogil=True, no_cfunc_wrapper=True)(function)
+    made: Any = njit(nogil=True, no_cfunc_wrapper=True, fastmath=set(fastmath) or False)(function)
     made._cache = _saved.Saved(function, warming.missed, told)
     return cast(Callable[..., Any], made)
