@@ -28,7 +28,7 @@ if TYPE_CHECKING:
         warming,
     )
     from theta_native.coded import choices, sections, surveys, writing
-    from theta_native.digests import sha1, sha256
+    from theta_native.digests import keyed, sha1, sha256
     from theta_native.factoring import pulls, sums
     from theta_native.gaps import events, moves
 else:
@@ -43,6 +43,7 @@ else:
     gear = Module("theta_native.gear")
     huffman = Module("theta_native.huffman")
     mixing = Module("theta_native.mixing")
+    keyed = Module("theta_native.digests.keyed")
     moves = Module("theta_native.gaps.moves")
     pulls = Module("theta_native.factoring.pulls")
     rans = Module("theta_native.rans")
@@ -67,6 +68,7 @@ __all__ = [
     "floats",
     "gear",
     "huffman",
+    "keyed",
     "mixing",
     "moves",
     "pulls",

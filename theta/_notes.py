@@ -41,11 +41,14 @@ def read_json(path: Path) -> dict[str, Any]:
     return found if isinstance(found, dict) else {}
 
 
-def write(path: Path, text: str, *, durable: bool = False) -> None:
-    """Write the note at ``path``, replacing anything there; ``durable`` if losing it loses data."""
+def write(path: Path, text: str, *, durable: bool = False, secret: bool = False) -> None:
+    """Write the note at ``path``, replacing anything there.
+
+    It is ``durable`` if losing it loses data; nobody but its owner may read a ``secret`` one.
+    """
     directory(path.parent)
     _make_room(path)
-    _fs.write_atomic(path, text.encode(), durable=durable)
+    _fs.write_atomic(path, text.encode(), 0o600 if secret else 0o666, durable=durable)
 
 
 def drop(path: Path) -> None:

@@ -32,6 +32,8 @@ _MODULES: Final = {
 
 _OF_DECODING: Final = (
     "numpy",
+    "theta_native.digests.sha256",
+    "theta_native.digests.keyed",
     "theta_native.coded.sections",
     "theta_native.object_code.linker",
     "theta.codecs.delta",

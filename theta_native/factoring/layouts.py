@@ -10,7 +10,7 @@ from theta_native.floats import FloatLayout
 
 
 class Floats(NamedTuple):
-    """The way to read words as float32: their bits, moved, and a power of two by which the value is multiplied.
+    """The way to read words as float32: their bits, moved, times a power of two.
 
     Attributes:
         low: all bits without the sign.

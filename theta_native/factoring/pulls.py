@@ -45,7 +45,7 @@ class Intervals(NamedTuple):
 
 
 Range = tuple[int, int]
-Fitted = tuple[tuple[Words, Words], tuple[Any, ...], tuple[np.float32, ...]]
+Aims = tuple[tuple[Words, Words], tuple[Any, ...], tuple[np.float32, ...]]
 """The words of a matrix and of its base, how they are read (:class:`Floats`), and the intervals."""
 
 
@@ -94,7 +94,7 @@ def _pull(
 
 
 @in_any_order
-def _pulls(given: Fitted, u: Matrix, v: Matrix, row: int, columns: Range, out: Matrix) -> None:
+def _pulls(given: Aims, u: Matrix, v: Matrix, row: int, columns: Range, out: Matrix) -> None:
     # Put the pulls of four rows of a block of columns into `out`, and zeros for rows that there are not.
     words, floats, intervals = given
     n = columns[1] - columns[0]
@@ -118,7 +118,7 @@ def _energy(pulls: Matrix, n: int) -> float:
 
 
 @in_any_order
-def _to_columns(given: Fitted, u: Matrix, v: Matrix, by: Matrix, room: Matrix, out: Matrix) -> float:
+def _to_columns(given: Aims, u: Matrix, v: Matrix, by: Matrix, room: Matrix, out: Matrix) -> float:
     # Add by.T @ pulls to `out`; return the energy of the pulls.
     energy = 0.0
     for first in range(0, v.shape[1], room.shape[1]):
@@ -145,7 +145,7 @@ def _to_columns(given: Fitted, u: Matrix, v: Matrix, by: Matrix, room: Matrix, o
 
 
 @in_any_order
-def _to_rows(given: Fitted, u: Matrix, v: Matrix, by: Matrix, room: Matrix, out: Matrix) -> None:
+def _to_rows(given: Aims, u: Matrix, v: Matrix, by: Matrix, room: Matrix, out: Matrix) -> None:
     # Add pulls @ by.T to `out`.
     none = room.dtype.type(0)
     for first in range(0, v.shape[1], room.shape[1]):

@@ -31,10 +31,11 @@ from theta.store.format.manifest import Manifest
 
 if TYPE_CHECKING:
     from theta.porcelain.tensors import scanning
-    from theta.store.files import ahead, file_scan
+    from theta.store.files import ahead, file_scan, known_chunks
 else:
     ahead = Module("theta.store.files.ahead")
     file_scan = Module("theta.store.files.file_scan")
+    known_chunks = Module("theta.store.files.known_chunks")
     scanning = Module("theta.porcelain.tensors.scanning")
 
 
@@ -186,6 +187,7 @@ def reading_ahead(session: Session, pathspecs: Sequence[str]) -> Iterator[None]:
     The bytes are read by :func:`staging.take` in the block, or not at all.
     """
     with contextlib.ExitStack() as open_until:
+        begun = None
         with contextlib.suppress(ThetaError):
             if (begun := _begun(session, pathspecs)) is not None:
                 session.ahead[begun[0]] = open_until.enter_context(begun[1])
@@ -193,6 +195,8 @@ def reading_ahead(session: Session, pathspecs: Sequence[str]) -> Iterator[None]:
             yield
         finally:
             session.ahead.clear()
+        if begun is not None:
+            begun[1].known.save()
 
 
 def _begun(session: Session, pathspecs: Sequence[str]) -> tuple[str, ahead.Ahead] | None:
@@ -224,4 +228,5 @@ def _opened(session: Session, path: str, manifest: Manifest) -> ahead.Ahead:
         source = until.enter_context(FileSource(session.repo.worktree / path, path))
         parts = file_scan.take_apart(source, manifest, worktree.skeleton_of(session, manifest))
         until.pop_all()
-    return ahead.Ahead(source, parts, manifest)
+    known = known_chunks.KnownChunks(session.repo.private / "known-chunks.json")
+    return ahead.Ahead(source, parts, manifest, known)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sys
 import threading
 from collections.abc import Mapping
 from concurrent.futures import Future
@@ -15,6 +16,7 @@ from theta.formats.layout import Tensor
 from theta.store.files import file_scan
 from theta.store.files.file_scan import Parts
 from theta.store.files.file_source import FileSource
+from theta.store.files.known_chunks import KnownChunks
 from theta.store.files.one_reading import Reading
 from theta.store.format import tensor_tree
 from theta.store.format.manifest import Manifest
@@ -22,6 +24,8 @@ from theta.store.format.tensor_tree import Chunk
 
 _HOPELESS: Final = 64 << 20
 """Raw bytes that may be new before it is given up, if no more are unchanged."""
+_INTERVAL: Final = 0.0005
+"""Seconds after which another thread, which imports, lets this one, which hashes, have the interpreter."""
 
 
 @dataclass(frozen=True)
@@ -40,15 +44,19 @@ class Begun(Parts):
 class Ahead:
     """Hashes the tensors of ``source``, in their order, until it is asked which of them ``manifest`` has.
 
-    ``source`` is closed at the end of the block.
+    ``known`` are chunks that were hashed before, which what reads the rest of the file may find.  ``source``
+    is closed at the end of the block.
     """
 
-    def __init__(self, source: FileSource, parts: Parts, manifest: Manifest) -> None:
-        self.source, self.manifest = source, manifest
+    def __init__(self, source: FileSource, parts: Parts, manifest: Manifest, known: KnownChunks) -> None:
+        self.source, self.manifest, self.known = source, manifest, known
         self._parts = parts
-        self._reading = Reading(source)
+        self._reading = Reading(source, known.chunks)
         self._known: dict[str, tuple[Chunk, ...]] = {}
+        self._room = memoryview(bytearray(tensor_tree.CHUNK))
         self._ended = threading.Event()
+        self._interval = sys.getswitchinterval()
+        sys.setswitchinterval(_INTERVAL)
         self._done: Future[None] = _fs.aside(self._run)
 
     def fits(self, source: FileSource, manifest: Manifest) -> bool:
@@ -64,6 +72,7 @@ class Ahead:
     def _stop(self) -> None:
         self._ended.set()
         self._done.result()
+        sys.setswitchinterval(self._interval)
 
     def _run(self) -> None:
         new = unchanged = 0
@@ -85,7 +94,7 @@ class Ahead:
         for offset, length in file_scan.pieces(self.source, tensor):
             if self._ended.is_set():
                 return None
-            found += self._reading.read(offset, [length])[0]
+            found += self._reading.read(offset, [length], self._room[:length])[0]
         return tuple(found)
 
     def _is_unchanged(self, tensor: Tensor, chunks: tuple[Chunk, ...]) -> bool:

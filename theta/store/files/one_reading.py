@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import accumulate, islice, pairwise
 from typing import Final
 
@@ -14,6 +14,8 @@ from theta.store.format.tensor_tree import Chunk
 
 Passage = tuple[int, Sequence[int]]
 """A place, and the lengths of the chunks from there on."""
+Digested = Callable[[Sequence[bytes | memoryview]], tuple[Chunk, ...]]
+"""Returns the chunks with the raw bytes that it is given."""
 
 _IN_FLIGHT: Final = 64 << 20
 _IN_FLIGHT_RESIDENT: Final = 32 << 20
@@ -26,13 +28,15 @@ def _are_joined(places: Sequence[tuple[int, int]]) -> bool:
 class Reading:
     """Reads pieces of ``source``, each with the digest of the very bytes that are handed out.
 
+    ``digested`` takes these digests: it may know some of them from before.
+
     Threads may share it.  A write to a file shows in its identity, unless it comes within one tick of the
     clock after the last one before the file was opened.  So what is read that early is read again at the
     end.  All is read again when the identity has changed: only the times may be new.
     """
 
-    def __init__(self, source: Source) -> None:
-        self._source = source
+    def __init__(self, source: Source, digested: Digested = Chunk.of_each) -> None:
+        self._source, self._digested = source, digested
         self._file = source if isinstance(source, FileSource) else None
         self._resident = source if isinstance(source, Resident) else None
         self._early: list[tuple[int, Chunk]] = []
@@ -78,7 +82,7 @@ class Reading:
             for raw, ends in zip(raws, starts, strict=True)
             for start, end in pairwise(ends)
         ]
-        digested = iter(Chunk.of_each(views))
+        digested = iter(self._digested(views))
         chunks = [tuple(islice(digested, len(lengths))) for _, lengths in parts]
         if self._file is not None:
             for (offset, _), ends, own in zip(parts, starts, chunks, strict=True):
