@@ -20,6 +20,7 @@ from theta.store.files import ahead as reading
 from theta.store.files import file_scan
 from theta.store.files.ahead import Ahead, Begun
 from theta.store.files.file_source import FileSource
+from theta.store.files.known_chunks import KnownChunks
 from theta.store.format.manifest import Manifest
 from theta.store.odb.objects import Objects
 from theta.store.read.reassembly import Restorer
@@ -59,7 +60,8 @@ def base(objects: Objects, path: Path) -> Manifest:
 
 def ahead(path: Path, manifest: Manifest) -> Ahead:
     source = FileSource(path)
-    return Ahead(source, file_scan.take_apart(source, None, None), manifest)
+    known = KnownChunks(path.with_name("known"))
+    return Ahead(source, file_scan.take_apart(source, None, None), manifest, known)
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from theta_native import is_saved, kernel, unwritable
 
 Message = bytes | memoryview
-Words = NDArray[np.uint32]
+Words32 = NDArray[np.uint32]
 Lanes = NDArray[np.uint64]
 
 _LANES: Final = 4
@@ -50,7 +50,7 @@ def _step(value: np.uint64, point: np.uint64, add: np.uint64) -> np.uint64:
 
 
 @kernel
-def _blocks(words: Words, keys: NDArray[np.uint32], points: Lanes, values: Lanes) -> None:
+def _blocks(words: Words32, keys: NDArray[np.uint32], points: Lanes, values: Lanes) -> None:
     for first in range(0, words.size, 2 * _HALF):
         one, other = words[first : first + _HALF], words[first + _HALF : first + 2 * _HALF]
         s0 = s1 = s2 = s3 = np.uint64(0)
@@ -67,7 +67,7 @@ def _blocks(words: Words, keys: NDArray[np.uint32], points: Lanes, values: Lanes
 
 @kernel
 def _hash(
-    words: Words, rest: Words, size: np.uint64, keys: tuple[NDArray[np.uint32], Lanes], out: Lanes
+    words: Words32, rest: Words32, size: np.uint64, keys: tuple[NDArray[np.uint32], Lanes], out: Lanes
 ) -> None:
     _blocks(words, keys[0], keys[1], out)
     _blocks(rest, keys[0], keys[1], out)

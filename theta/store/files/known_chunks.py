@@ -13,7 +13,7 @@ import json
 import secrets
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
 from theta import _kernels as kernels
 from theta import _notes
@@ -21,15 +21,12 @@ from theta.errors import DiskError, NoSpaceError
 from theta.lazy import imported
 from theta.store.format.tensor_tree import Chunk
 
-if TYPE_CHECKING:
-    from theta_native.digests.keyed import KeyedHash
-
 _LEAST: Final = 1 << 18
 """Bytes of a chunk from which on a look-up takes less time than its digest."""
 _MOST: Final = 1 << 13
 """Chunks that are remembered: of 32 GB."""
 _VERSION: Final = "theta.known/v1"
-_SECRET: Final = 32
+_SECRET, _DIGEST = 32, hashlib.sha256().digest_size
 
 
 class KnownChunks:
@@ -42,7 +39,7 @@ class KnownChunks:
         self._path = path
         self._secret, self._known = _load(path)
         self._used: dict[str, str] = {}
-        self._hash: KeyedHash | None = None
+        self._hash: kernels.keyed.KeyedHash | None = None
 
     def chunks(self, raws: Sequence[bytes | memoryview]) -> tuple[Chunk, ...]:
         """Return the chunks with these raw bytes."""
@@ -87,7 +84,10 @@ def _load(path: Path) -> tuple[bytes, dict[str, str]]:
     """Return the secret and the chunks; a new secret and no chunks if a byte of the note is not as it was."""
     note = _notes.read_json(path)
     text = note.get(_VERSION)
-    if isinstance(text, str) and note.get("sha256") == _checksum(text):
-        body: dict[str, Any] = json.loads(text)
-        return bytes.fromhex(body["secret"]), body["chunks"]
+    with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
+        if isinstance(text, str) and note.get("sha256") == _checksum(text):
+            body: dict[str, Any] = json.loads(text)
+            rows = body["chunks"].items()
+            known = {key: digest for key, digest in rows if len(bytes.fromhex(digest)) == _DIGEST}
+            return bytes.fromhex(body["secret"]), known
     return secrets.token_bytes(_SECRET), {}
