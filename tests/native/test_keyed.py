@@ -5,9 +5,11 @@ from __future__ import annotations
 import hashlib
 import random
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from theta_native.digests import keyed
 from theta_native.digests.keyed import KeyedHash
 
 PRIME = 2**61 - 1
@@ -55,3 +57,10 @@ def test_another_bit_size_or_key_is_another_hash() -> None:
         changed[bit >> 3] ^= 1 << (bit & 7)
         hashed.add(KeyedHash(b"k").of(bytes(changed)))
     assert len(hashed) == 3 + len(range(0, 24000, 97))
+
+
+def test_a_kernel_that_is_wrong_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    KeyedHash(b"").of(b"")  # compiled
+    assert KeyedHash(b"k").is_ready()
+    monkeypatch.setattr(keyed, "_PROBED", "0" * 64)
+    assert not KeyedHash(b"k").is_ready()

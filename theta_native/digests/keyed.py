@@ -35,6 +35,9 @@ _PRIME = np.uint64((1 << 61) - 1)
 _LOW = np.uint64((1 << 32) - 1)
 _29, _32, _61, _EIGHT = np.uint64(29), np.uint64(32), np.uint64(61), np.uint64(8)
 _LOW29 = np.uint64((1 << 29) - 1)
+_PROBE: Final = bytes(range(256)) * 5
+_PROBED: Final = "2f9db4147d10300ec29c08adfb7eaa0afcca54d35a2bea190a908b105555630a"
+"""The hash of the probe with an empty secret."""
 
 
 @kernel
@@ -85,8 +88,8 @@ class KeyedHash:
         self._keys = unwritable(keys.astype(np.uint32)), unwritable(points.astype(np.uint64))
 
     def is_ready(self) -> bool:
-        """Return whether the kernel is compiled."""
-        return is_saved(_hash, *self._arguments(b""))
+        """Return whether the kernel is compiled, and right: a hash that misses a change would lose it."""
+        return is_saved(_hash, *self._arguments(b"")) and KeyedHash(b"").of(_PROBE).hex() == _PROBED
 
     def of(self, message: Message) -> bytes:
         """Return the hash of a message of less than 4 GiB."""
