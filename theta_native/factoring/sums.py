@@ -24,15 +24,18 @@ _widen, _narrow, _classes = floats._widen, floats._narrow, floats._boundary_clas
 
 
 @kernel
-def _add(words: Words, layout: tuple[Any, ...], product: Values, out: Values) -> bool:
-    # Put the sums into `out`; return whether all words are finite.
+def _add(words: Words, layout: tuple[Any, ...], unit: float, product: Values, out: Values) -> bool:
+    # Put the sums into `out`; return whether all words are finite.  Subnormal words are whole numbers of
+    # `unit`: as float32 they would be subnormal too, which a library may have told this thread to take for 0.
     low, top, exponent, shift, lift, scale, _, _ = layout
     is_finite = True
     for i in range(out.size):
         x = np.uint32(words[i])
-        bits = np.uint32(np.uint32(x & low) * shift)
-        value = np.uint32(bits | np.uint32(np.uint32(x & top) * lift)).view(np.float32) * scale
-        out[i] = product[i] + np.float64(value)
+        unsigned, sign = np.uint32(x & low), np.uint32(np.uint32(x & top) * lift)
+        normal = np.uint32(np.uint32(unsigned * shift) | sign).view(np.float32) * scale
+        small = np.float64(np.int32(unsigned)) * unit
+        is_small = np.uint32(x & exponent) == 0
+        out[i] = product[i] + ((-small if sign else small) if is_small else np.float64(normal))
         is_finite &= np.uint32(x & exponent) != exponent
     return is_finite
 
@@ -78,11 +81,12 @@ def _sums(
     e_bits, m_bits = kind
     bias = (1 << (e_bits - 1)) - 1
     most = np.uint64(1023 + bias) << np.uint64(52)
+    unit = np.uint64(np.uint64(1024 - bias - m_bits) << np.uint64(52)).view(np.float64)
     for first in range(0, words.size, _BLOCK):
         last = min(first + _BLOCK, words.size)
         w, p, o, c = words[first:last], product[first:last], out[0][first:last], out[1][first:last]
         exact, rounded = room[0][: last - first], room[1][: last - first]
-        if _add(w, layout, p, exact) and _are_below(exact.view(np.uint64), most):
+        if _add(w, layout, unit, p, exact) and _are_below(exact.view(np.uint64), most):
             _round(exact, m_bits, bias, (o, rounded))
         else:
             _widen(w, e_bits, m_bits, False, exact.view(np.uint64))
