@@ -222,6 +222,28 @@ def test_words_that_are_no_numbers_are_left_to_the_residual(dtype: str) -> None:
     assert ratio(check(lowrank, new, base), new) < 0.12
 
 
+@pytest.mark.parametrize("dtype", ["bf16", "f32"])
+@pytest.mark.parametrize("places", [[(7, 9)], [(3, 5), (3, 77)], [(row, 40) for row in range(8)]])
+def test_differences_that_overflow_are_no_error(dtype: str, places: list[tuple[int, int]]) -> None:
+    base = weights(dtype, (256, 256))
+    new = merged(base, 4, 0.002)
+    values, below = to_values(new).astype(np.float64), to_values(base).astype(np.float64)
+    for number, place in enumerate(places):
+        values[place], below[place] = 3.2e38, -3.2e38 if number == 0 else 1.0
+    new, base = from_values(values, dtype), from_values(below, dtype)
+    if lowrank.encode(new, base, chunks_of(new)) is not None:
+        check(lowrank, new, base)
+
+
+def test_one_word_that_overflows_does_not_hide_an_update() -> None:
+    base = weights("bf16", (256, 256))
+    new = merged(base, 4, 0.002)
+    words, old = new.words.copy(), base.words.copy()
+    words[2000], old[2000] = 0x7F70, 0xFF70
+    new, base = with_words(new, words), with_words(base, old)
+    assert ratio(check(lowrank, new, base), new) < 0.12
+
+
 def test_the_blas_has_its_threads_again_when_the_last_search_ends() -> None:
     found = threads()
     assert found is not None

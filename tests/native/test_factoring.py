@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import platform
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,9 +31,9 @@ def expected_pulls(
         value, below = (arith.to_values(words, dtype).reshape(product.shape) for words in (new, base))
         finite = np.isfinite(value) & np.isfinite(below)
         d = np.where(finite, value - below, 0)
-        exponent = np.maximum(
-            np.frexp(np.where(finite, value, 0))[1] - 1, 2 - (1 << (arith.layout(dtype).exponent - 1))
-        )
+        least = 2 - (1 << (arith.layout(dtype).exponent - 1))
+        exponent = np.frexp(np.where(finite, value, 0))[1] - 1
+        exponent = np.where(value == 0, least, np.maximum(exponent, least))
         half = np.maximum(np.ldexp(0.5, exponent - arith.layout(dtype).mantissa), intervals.noise)
         room = half * intervals.inside
         beyond = product - d
@@ -48,7 +52,8 @@ def test_pulls_are_as_by_numpy(
     rng = np.random.default_rng(5)
     values = rng.normal(0, 0.02, shape)
     values[rng.random(shape) < 0.1] = 0
-    new, base = words_of(values + rng.normal(0, 1e-3, shape), dtype), words_of(values, dtype)
+    moved = np.where(rng.random(shape) < 0.2, 0, values + rng.normal(0, 1e-3, shape))
+    new, base = words_of(moved, dtype), words_of(values, dtype)
     new[:: 1 + new.size // 3] = words_of(np.array([np.nan]), dtype)
     base[1 :: 1 + base.size // 3] = words_of(np.array([-np.inf]), dtype)
     kind = np.float64 if dtype == "f32" else np.float32
@@ -60,7 +65,11 @@ def test_pulls_are_as_by_numpy(
     found = pulls.Pulls(new, base, arith.layout(dtype), kind)
     nothing = np.zeros((shape[0], 0), kind), np.zeros((0, shape[1]), kind)
     middling = [pulls.Intervals(*map(np.float32, given)) for given in ((0.8, 0, 1e-4), (0, 3e-5, 1e-4))]
-    for intervals, (a, b) in [(POINTS, nothing), *((one, (u, v)) for one in middling)]:
+    for intervals, (a, b) in [
+        (POINTS, nothing),
+        (middling[0], nothing),
+        *((one, (u, v)) for one in middling),
+    ]:
         product = a.astype(np.float64) @ b.astype(np.float64)
         expected = expected_pulls(new, base, dtype, product, intervals)
         columns, energy = found.to_columns(intervals, a, b, by[0])
@@ -99,3 +108,57 @@ def test_sums_are_those_of_the_steps(dtype: str) -> None:
             check_sums(given, values * factor, dtype)
     tiny = 2.0 ** -(arith.layout(dtype).mantissa + 2 + (1 << (arith.layout(dtype).exponent - 1)))
     check_sums(ordinary, -arith.to_values(ordinary, dtype) + rng.integers(-3000, 3000, count) * tiny, dtype)
+
+
+@pytest.mark.parametrize("dtype", ["bf16", "f32"])
+def test_differences_that_overflow_have_no_pull(dtype: str) -> None:
+    kind = np.float64 if dtype == "f32" else np.float32
+    new, base = words_of(np.array([3e38, 1.0]), dtype), words_of(np.array([-3e38, 0.5]), dtype)
+    found = pulls.Pulls(new, base, arith.layout(dtype), kind)
+    nothing = np.zeros((1, 0), kind), np.zeros((0, 2), kind)
+    columns, energy = found.to_columns(POINTS, *nothing, np.ones((1, 1), kind))
+    assert columns.tolist() == [[0.0, -0.5]]
+    assert energy == 0.25
+
+
+def test_intervals_that_vanish_in_float32_have_the_weight_1() -> None:
+    new, base = np.array([1, 0], np.uint32), np.array([0, 0], np.uint32)
+    found = pulls.Pulls(new, base, arith.layout("f32"), np.float64)
+    nothing = np.zeros((1, 0)), np.zeros((0, 2))
+    tiny = pulls.Intervals(np.float32(0), np.float32(0), np.float32(0))
+    assert np.isfinite(found.to_columns(tiny, *nothing, np.ones((1, 1)))[0]).all()
+
+
+SUBNORMAL = """
+import ctypes, hashlib, sys
+import numpy as np
+from theta.codecs import arith
+if sys.argv[1]:
+    ctypes.CDLL(sys.argv[1]).flush()
+told = hashlib.sha256()
+every = np.arange(1 << 16, dtype=np.uint16)
+some = np.arange(0, 1 << 32, 65521).astype(np.uint32) & np.uint32(0x81FFFFFF)
+for dtype, words in (("bf16", every), ("f16", every), ("f32", some)):
+    told.update(arith.to_values(words, dtype).tobytes())
+    for added in (0.0, 1e-7):
+        for part in arith.sums(words, np.full(words.size, added), dtype):
+            told.update(part.tobytes())
+print(told.hexdigest())
+"""
+
+
+def test_a_thread_that_takes_subnormal_numbers_for_0_reads_the_same(tmp_path: Path) -> None:
+    """As ``torch.set_flush_denormal`` and libraries that were compiled with -ffast-math set it."""
+    if platform.machine() != "x86_64":
+        pytest.skip("the flags of another processor")
+    library = tmp_path / "flush.so"
+    text = "#include <xmmintrin.h>\nvoid flush(void) { _mm_setcsr(_mm_getcsr() | 0x8040); }\n"
+    built = ["gcc", "-shared", "-fPIC", "-x", "c", "-", "-o", str(library)]
+    subprocess.run(built, input=text, text=True, check=True)
+    told = [
+        subprocess.run(
+            [sys.executable, "-c", SUBNORMAL, name], capture_output=True, text=True, check=True
+        ).stdout
+        for name in ("", str(library))
+    ]
+    assert told[0] == told[1]

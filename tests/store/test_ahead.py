@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -13,15 +16,16 @@ from tests.compat.inprocess import theta
 from tests.store.test_snapshot import model, normal
 from tests.support import Repo
 from theta import _fs
-from theta.errors import ChangedWhileReadError
+from theta.errors import ChangedWhileReadError, ThetaError
+from theta.formats.layout import Tensor
 from theta.git.repository import Repository
 from theta.porcelain.stage import adding
 from theta.store.files import ahead as reading
 from theta.store.files import file_scan
 from theta.store.files.ahead import Ahead, Begun
 from theta.store.files.file_source import FileSource
-from theta.store.files.known_chunks import KnownChunks
 from theta.store.format.manifest import Manifest
+from theta.store.format.tensor_tree import Chunk
 from theta.store.odb.objects import Objects
 from theta.store.read.reassembly import Restorer
 from theta.store.write.snapshot import Snapshot, Stored
@@ -60,8 +64,7 @@ def base(objects: Objects, path: Path) -> Manifest:
 
 def ahead(path: Path, manifest: Manifest) -> Ahead:
     source = FileSource(path)
-    known = KnownChunks(path.with_name("known"))
-    return Ahead(source, file_scan.take_apart(source, None, None), manifest, known)
+    return Ahead(source, file_scan.take_apart(source, None, None), manifest, Chunk.of_each)
 
 
 @pytest.fixture
@@ -149,3 +152,29 @@ def test_add_and_commit_read_ahead_and_store_the_same(repo: Repo, monkeypatch: p
     place.unlink()
     repo.theta("restore", "m.safetensors")
     assert place.read_bytes() == data
+
+
+def test_threads_change_often_only_while_it_runs(
+    base: Manifest, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, during = sys.getswitchinterval(), []
+    end = threading.Event()
+
+    def waiting(begun: Ahead, tensor: Tensor) -> None:
+        during.append(sys.getswitchinterval())
+        end.wait(10)
+        raise MemoryError
+
+    monkeypatch.setattr(Ahead, "_chunks", waiting)
+    one, other = ahead(path, base), ahead(path, base)
+    while len(during) < 2:
+        time.sleep(0.01)
+    assert during == pytest.approx([0.0005, 0.0005])
+    assert sys.getswitchinterval() == pytest.approx(0.0005)
+    end.set()
+    for begun in (one, other):
+        with pytest.raises(MemoryError), begun:
+            begun.end()
+        with pytest.raises(ThetaError):
+            begun.source.read(0, 1)
+    assert sys.getswitchinterval() == pytest.approx(before)

@@ -52,6 +52,10 @@ def _widen_bfloats(words: Words) -> NDArray[np.float64]:
     nan = np.isnan(values)
     if nan.any():
         values[nan] = np.nan
+    small = (words & np.uint16(0x7F80)) == 0
+    if small.any():  # a library may have told this thread to take subnormal numbers for 0
+        whole = np.ldexp((words[small] & np.uint16(0x7F)).astype(np.float64), -133)
+        values[small] = np.where(words[small] >> np.uint16(15), -whole, whole)
     return values
 
 

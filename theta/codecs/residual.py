@@ -75,11 +75,9 @@ _FIRST: Final = 1 << 12
 _HARDLY_ANY: Final = 0.004
 """The share of a size below which what tables take is not worth a search for fewer of them."""
 _MORE: Final = 0.03
+"""The share by which a size may be more than a sample predicts, before all blocks are planned on."""
 _LESS: Final = 0.08
-"""The shares by which a size may be more or less than a sample predicts, before all blocks are planned on.
-
-Few bits are predicted to be some more than they are, also by all blocks.
-"""
+"""The share for less, since predictions are a bit too large where few bits are stored, even from all blocks."""
 
 _EXPONENT_BITS: Final = {
     "f16": 5,

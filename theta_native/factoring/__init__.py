@@ -1,1 +1,1 @@
-"""Kernels of the search for thin factors."""
+"""Kernels of thin factors: of the search for them, and of what a reader computes with them."""

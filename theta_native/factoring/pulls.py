@@ -25,9 +25,10 @@ Matrix = NDArray[Any]
 """A two-dimensional, C-contiguous array of float32, or of float64 for words of 32 bits."""
 
 _AT_ONCE: Final = 4
-"""The rows of a matrix, and the columns of factors, that are taken at once."""
+"""The rows of a matrix, and the columns of factors, that the kernels have written out."""
 _COLUMNS: Final = 4096
-_EXPONENT, _ONE, _NONE = np.uint32(0x7F800000), np.float32(1), np.float32(0)
+_EXPONENT = np.uint32(0x7F800000)
+_NONE, _ONE, _INFINITE = np.float32(0), np.float32(1), np.float32(np.inf)
 
 
 class Intervals(NamedTuple):
@@ -76,7 +77,7 @@ def _multiply(u: Matrix, v: Matrix, row: int, columns: Range, out: Matrix) -> No
 def _pull(
     new: Words, base: Words, floats: tuple[Any, ...], intervals: tuple[Any, ...], products: Any
 ) -> None:
-    # Put the pulls of some words of a row in the place of the products.
+    # Put the pulls of some words of a row in the place of the products; of what is not finite there is none.
     low, top, exponent, shift, lift, scale, smallest, unit = floats
     inside, noise, reference = intervals
     for j in range(products.size):
@@ -88,9 +89,10 @@ def _pull(
         beyond = np.float32(products[j] - (products.dtype.type(value) - products.dtype.type(below)))
         room = half * inside
         within = max(min(beyond, room), -room)
-        pull = (beyond - within) * min(np.divide(reference, half), _ONE)
+        weight = np.divide(reference, half)
+        pull = (beyond - within) * (weight if weight < _ONE else _ONE)
         is_finite = (np.uint32(x & exponent) != exponent) & (np.uint32(y & exponent) != exponent)
-        products[j] = pull if is_finite else _NONE
+        products[j] = pull if is_finite & (abs(pull) < _INFINITE) else _NONE
 
 
 @in_any_order
@@ -210,7 +212,7 @@ class Pulls:
         """
         out = np.zeros((_full(by.shape[1]), v.shape[1]), self._kind)
         given, room = (self._words, self._floats, tuple(intervals)), self._room(v.shape[1])
-        energy = _to_columns(given, _filled(u), _filled(v, 0), _filled(by), room, out)
+        energy = _to_columns(given, _filled(u), _filled(v, columns=False), _filled(by), room, out)
         return out[: by.shape[1]], energy
 
     def to_rows(self, intervals: Intervals, u: Matrix, v: Matrix, by: Matrix) -> Matrix:
@@ -220,7 +222,7 @@ class Pulls:
         """
         out = np.zeros((_full(u.shape[0]), _full(by.shape[0])), self._kind)
         given, room = (self._words, self._floats, tuple(intervals)), self._room(v.shape[1])
-        _to_rows(given, _filled(u), _filled(v, 0), _filled(by, 0), room, out)
+        _to_rows(given, _filled(u), _filled(v, columns=False), _filled(by, columns=False), room, out)
         return out[: u.shape[0], : by.shape[0]]
 
     def _room(self, columns: int) -> Matrix:
@@ -231,7 +233,8 @@ def _full(count: int) -> int:
     return -(-count // _AT_ONCE) * _AT_ONCE
 
 
-def _filled(factor: Matrix, *axes: int) -> Matrix:
-    """Return a factor with zeros up to full blocks along ``axes`` (both without any)."""
-    more = [(0, _full(n) - n if k in (axes or (0, 1)) else 0) for k, n in enumerate(factor.shape)]
-    return np.ascontiguousarray(np.pad(factor, more) if any(map(any, more)) else factor)
+def _filled(factor: Matrix, *, columns: bool = True) -> Matrix:
+    """Return a factor with zeros in more rows, and columns unless these stay, for those taken at once."""
+    height, width = factor.shape
+    more = _full(height) - height, _full(width) - width if columns else 0
+    return np.ascontiguousarray(np.pad(factor, ((0, more[0]), (0, more[1]))) if any(more) else factor)

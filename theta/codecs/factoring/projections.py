@@ -8,6 +8,7 @@ and beyond (over-relaxed, with momentum).  The BLAS is held to one thread by the
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -103,10 +104,15 @@ def _values(words: NDArray[Any], dtype: str) -> NDArray[np.float32]:
 
 
 def _orthonormal(columns: Matrix) -> Matrix:
-    """Return an orthonormal basis of ``columns``, without directions that are lost in rounding."""
+    """Return an orthonormal basis of ``columns``, without directions that are lost in rounding.
+
+    Raises ``LinAlgError`` if there is none, or if numbers overflowed.
+    """
     wide = columns.astype(np.float64)
     values, vectors = np.linalg.eigh(wide.T @ wide)
     kept = values > 1e-12 * values[-1]
+    if not kept.any():
+        raise np.linalg.LinAlgError("no direction is left")
     found: Matrix = (wide @ (vectors[:, kept] / np.sqrt(values[kept]))).astype(columns.dtype)
     return found
 
@@ -175,23 +181,30 @@ def _precision(steps: Steps, u: Matrix, v: Matrix) -> int:
     return min(max(bits, least), most)
 
 
-def _whole(new: TensorWords, base: TensorWords, spectrum: Spectrum) -> Factors | None:
-    """Return factors that leave no more than rounding; None when there are none."""
+def _whole(new: TensorWords, base: TensorWords, spectrum: Spectrum) -> list[Factors]:
+    """Return factors that leave no more than rounding, if there are any."""
     steps = Steps(new, base, spectrum.product_noise, _WEIGHT * spectrum.half_unit)
-    with np.errstate(all="ignore"):
-        u, v = fitted(steps, *sketch(steps, spectrum.whole + _SPARE, spectrum.noise))
-        if not (np.isfinite(u).all() and np.isfinite(v).all()):
-            return None
-        return rounded(u, v.T, _precision(steps, u, v))
+    u, v = fitted(steps, *sketch(steps, spectrum.whole + _SPARE, spectrum.noise))
+    return [rounded(u, v.T, _precision(steps, u, v))] if _are_finite(u, v) else []
 
 
 def _parts(new: TensorWords, base: TensorWords, spectrum: Spectrum) -> list[Factors]:
     """Return coarse factors of the strongest directions."""
-    with np.errstate(all="ignore"):
-        u, v = sketch(Steps(new, base), spectrum.part, 0.0)
-        if not (np.isfinite(u).all() and np.isfinite(v).all()):
-            return []
-    return [rounded(u, v.T, bits) for bits in _PART_CHOICES]
+    u, v = sketch(Steps(new, base), spectrum.part, 0.0)
+    return [rounded(u, v.T, bits) for bits in _PART_CHOICES] if _are_finite(u, v) else []
+
+
+def _are_finite(u: Matrix, v: Matrix) -> bool:
+    return bool(np.isfinite(u).all() and np.isfinite(v).all())
+
+
+def _choices(new: TensorWords, base: TensorWords, spectrum: Spectrum) -> list[Factors]:
+    """Return factors that may pay; there are none if differences overflow."""
+    found: list[Factors] = []
+    for rank, search in ((spectrum.part, _parts), (spectrum.whole, _whole)):
+        with np.errstate(all="ignore"), contextlib.suppress(np.linalg.LinAlgError):
+            found += search(new, base, spectrum) if rank else []
+    return [factors for factors in found if factors.is_storable]
 
 
 def find(
@@ -208,8 +221,5 @@ def find(
         spectrum = look(new, base) if hidden or glance(new, base) else None
         if spectrum is None:
             return None
-        choices = _parts(new, base, spectrum) if spectrum.part else []
-        whole = _whole(new, base, spectrum) if spectrum.whole else None
-    choices += [whole] if whole else []
-    choices = [factors for factors in choices if factors.is_storable]
+        choices = _choices(new, base, spectrum)
     return min(choices, key=cost, default=None) if len(choices) != 1 else choices[0]

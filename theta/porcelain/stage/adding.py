@@ -187,16 +187,16 @@ def reading_ahead(session: Session, pathspecs: Sequence[str]) -> Iterator[None]:
     The bytes are read by :func:`staging.take` in the block, or not at all.
     """
     with contextlib.ExitStack() as open_until:
-        begun = None
+        session.known = known_chunks.KnownChunks(session.repo.private / "known-chunks.json")
         with contextlib.suppress(ThetaError):
             if (begun := _begun(session, pathspecs)) is not None:
                 session.ahead[begun[0]] = open_until.enter_context(begun[1])
         try:
             yield
         finally:
+            known, session.known = session.known, None
             session.ahead.clear()
-        if begun is not None:
-            begun[1].known.save()
+        known.save()
 
 
 def _begun(session: Session, pathspecs: Sequence[str]) -> tuple[str, ahead.Ahead] | None:
@@ -227,6 +227,6 @@ def _opened(session: Session, path: str, manifest: Manifest) -> ahead.Ahead:
     with contextlib.ExitStack() as until:
         source = until.enter_context(FileSource(session.repo.worktree / path, path))
         parts = file_scan.take_apart(source, manifest, worktree.skeleton_of(session, manifest))
+        begun = ahead.Ahead(source, parts, manifest, staging.digested(session, manifest))
         until.pop_all()
-    known = known_chunks.KnownChunks(session.repo.private / "known-chunks.json")
-    return ahead.Ahead(source, parts, manifest, known)
+    return begun

@@ -28,6 +28,8 @@ from theta.units import human
 if TYPE_CHECKING:
     from theta.engine import spreading
     from theta.store.files import file_scan
+    from theta.store.files.one_reading import Digested
+    from theta.store.format import tensor_tree
     from theta.store.format.skeleton import Skeleton
     from theta.store.write import snapshot
     from theta.store.write.snapshot import Stored
@@ -35,6 +37,7 @@ else:
     spreading = Module("theta.engine.spreading")
     file_scan = Module("theta.store.files.file_scan")
     snapshot = Module("theta.store.write.snapshot")
+    tensor_tree = Module("theta.store.format.tensor_tree")
 
 
 @dataclass(frozen=True)
@@ -168,7 +171,7 @@ def take(
     skeleton = worktree.skeleton_of(session, reference)
     store = kept.store if kept and kept.store not in taken else store_name(path, taken)
     found = _taken_apart(session, source, path, reference, skeleton, progress)
-    writer = snapshot.Snapshot(session.objects, pack, bases)
+    writer = snapshot.Snapshot(session.objects, pack, bases, digested(session, kept))
     elsewhere = None
     if (engine := session.engine(source.size)) is not None:
         elsewhere = spreading.Spread.of(engine, session.objects, source, store, kept, bases)
@@ -184,6 +187,13 @@ def take(
     if kept is None and (moved := _moved(session, found, digests)) is not None:
         return snapshot.Stored(moved)
     return writer.conclude(found, store, made)
+
+
+def digested(session: Session, kept: Manifest | None) -> Digested:
+    """Return what takes the digests of a file: of one that was added before, chunks may be known."""
+    if session.known is None or kept is None:
+        return tensor_tree.Chunk.of_each
+    return session.known.chunks
 
 
 def _taken_apart(

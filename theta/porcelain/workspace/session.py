@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from theta.engine.executors import Engine
     from theta.git.backends.protocols import EditedIndex
     from theta.store.files.ahead import Ahead
+    from theta.store.files.known_chunks import KnownChunks
 else:
     executors = Module("theta.engine.executors")
     parallel = Module("theta.parallel")
@@ -84,6 +85,8 @@ class Session:
         """The files that held git's text of a conflict before theta ran git; None if theta runs none."""
         self.ahead: dict[str, Ahead] = {}
         """Path -> what reads the file that is going to be staged."""
+        self.known: KnownChunks | None = None
+        """The chunks that were hashed before, while files are staged."""
         self._engines: list[Engine] = []
         """The engine, if one was asked for; all views of the worktree share it."""
         self._parsed: dict[str, Manifest] = {}

@@ -16,8 +16,7 @@ from theta.formats.layout import Tensor
 from theta.store.files import file_scan
 from theta.store.files.file_scan import Parts
 from theta.store.files.file_source import FileSource
-from theta.store.files.known_chunks import KnownChunks
-from theta.store.files.one_reading import Reading
+from theta.store.files.one_reading import Digested, Reading
 from theta.store.format import tensor_tree
 from theta.store.format.manifest import Manifest
 from theta.store.format.tensor_tree import Chunk
@@ -26,6 +25,30 @@ _HOPELESS: Final = 64 << 20
 """Raw bytes that may be new before it is given up, if no more are unchanged."""
 _INTERVAL: Final = 0.0005
 """Seconds after which another thread, which imports, lets this one, which hashes, have the interpreter."""
+
+
+class _InTurns:
+    """A reentrant context in which threads change often; the last to leave puts back what was before."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside, self._before = 0, 0.0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._inside:
+                self._before = sys.getswitchinterval()
+                sys.setswitchinterval(_INTERVAL)
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                sys.setswitchinterval(self._before)
+
+
+_in_turns: Final = _InTurns()
 
 
 @dataclass(frozen=True)
@@ -44,19 +67,17 @@ class Begun(Parts):
 class Ahead:
     """Hashes the tensors of ``source``, in their order, until it is asked which of them ``manifest`` has.
 
-    ``known`` are chunks that were hashed before, which what reads the rest of the file may find.  ``source``
-    is closed at the end of the block.
+    ``digested`` is that of :class:`~theta.store.files.one_reading.Reading`.  ``source`` is closed at the end
+    of the block.
     """
 
-    def __init__(self, source: FileSource, parts: Parts, manifest: Manifest, known: KnownChunks) -> None:
-        self.source, self.manifest, self.known = source, manifest, known
+    def __init__(self, source: FileSource, parts: Parts, manifest: Manifest, digested: Digested) -> None:
+        self.source, self.manifest = source, manifest
         self._parts = parts
-        self._reading = Reading(source, known.chunks)
+        self._reading = Reading(source, digested)
         self._known: dict[str, tuple[Chunk, ...]] = {}
         self._room = memoryview(bytearray(tensor_tree.CHUNK))
         self._ended = threading.Event()
-        self._interval = sys.getswitchinterval()
-        sys.setswitchinterval(_INTERVAL)
         self._done: Future[None] = _fs.aside(self._run)
 
     def fits(self, source: FileSource, manifest: Manifest) -> bool:
@@ -72,11 +93,10 @@ class Ahead:
     def _stop(self) -> None:
         self._ended.set()
         self._done.result()
-        sys.setswitchinterval(self._interval)
 
     def _run(self) -> None:
         new = unchanged = 0
-        with contextlib.suppress(ThetaError):  # storing the file meets it again
+        with _in_turns, contextlib.suppress(ThetaError):  # storing the file meets it again
             for tensor in self._parts.layout.tensors:
                 if (chunks := self._chunks(tensor)) is None:
                     return
@@ -106,5 +126,7 @@ class Ahead:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._stop()
-        self.source.close()
+        try:
+            self._stop()
+        finally:
+            self.source.close()

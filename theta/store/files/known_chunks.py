@@ -1,7 +1,7 @@
-"""The chunks that were hashed before, by a keyed hash that takes an eighth of the time of SHA-256.
+"""The chunks that were hashed before, by a keyed hash that takes a fraction of the time of SHA-256.
 
 A file that is added again has mostly tensors that it had before.  Their digests are looked up by that hash,
-which nobody can make collide without its key, and the key never leaves the clone
+which nobody can make collide without its key, and the key never leaves the worktree
 (:mod:`theta_native.digests.keyed`).
 """
 
@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import json
 import secrets
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -37,16 +38,17 @@ class KnownChunks:
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        self._secret, self._known = _load(path)
+        self._lock = threading.Lock()
+        self._secret, self._known = b"", dict[str, str]()
         self._used: dict[str, str] = {}
         self._hash: kernels.keyed.KeyedHash | None = None
 
     def chunks(self, raws: Sequence[bytes | memoryview]) -> tuple[Chunk, ...]:
         """Return the chunks with these raw bytes."""
-        if not self._is_ready():
+        if (made := self._ready()) is None:
             return Chunk.of_each(raws)
-        keys = [self._key(raw) if len(raw) >= _LEAST else "" for raw in raws]
-        found = [self._known.get(key) for key in keys]
+        keys = [made.of(raw).hex() if len(raw) >= _LEAST else "" for raw in raws]
+        found = [self._known.get(key) if key else None for key in keys]
         rest = iter(Chunk.of_each([raw for raw, digest in zip(raws, found, strict=True) if digest is None]))
         chunks = [
             next(rest) if digest is None else Chunk(len(raw), bytes.fromhex(digest))
@@ -56,8 +58,8 @@ class KnownChunks:
         return tuple(chunks)
 
     def save(self) -> None:
-        """Write what was used last; losing it costs time only, so it is not fsynced, and may fail."""
-        if self._used.items() <= self._known.items():
+        """Write what was used; losing it costs time only, so it is not fsynced, and may fail."""
+        if not self._used or self._used.items() <= self._known.items():
             return
         others = [row for row in self._known.items() if row[0] not in self._used]
         rows = [*others, *self._used.items()][-_MOST:]
@@ -65,15 +67,15 @@ class KnownChunks:
         with contextlib.suppress(DiskError, NoSpaceError):
             _notes.write(self._path, json.dumps({_VERSION: text, "sha256": _checksum(text)}), secret=True)
 
-    def _is_ready(self) -> bool:
-        if self._hash is None and imported(kernels.keyed.__name__) is not None:
-            made = kernels.keyed.KeyedHash(self._secret)
-            self._hash = made if made.is_ready() else None
-        return self._hash is not None
-
-    def _key(self, raw: bytes | memoryview) -> str:
-        assert self._hash is not None
-        return self._hash.of(raw).hex()
+    def _ready(self) -> kernels.keyed.KeyedHash | None:
+        """Return the hash, if its kernel is compiled; the note is read when it is first asked for."""
+        with self._lock:
+            if self._hash is None and imported(kernels.keyed.__name__) is not None:
+                if not self._secret:
+                    self._secret, self._known = _load(self._path)
+                made = kernels.keyed.KeyedHash(self._secret)
+                self._hash = made if made.is_ready() else None
+            return self._hash
 
 
 def _checksum(text: str) -> str:
@@ -84,10 +86,11 @@ def _load(path: Path) -> tuple[bytes, dict[str, str]]:
     """Return the secret and the chunks; a new secret and no chunks if a byte of the note is not as it was."""
     note = _notes.read_json(path)
     text = note.get(_VERSION)
-    with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError):
+    with contextlib.suppress(ValueError, KeyError, TypeError, AttributeError, RecursionError):
         if isinstance(text, str) and note.get("sha256") == _checksum(text):
             body: dict[str, Any] = json.loads(text)
             rows = body["chunks"].items()
             known = {key: digest for key, digest in rows if len(bytes.fromhex(digest)) == _DIGEST}
-            return bytes.fromhex(body["secret"]), known
+            if len(secret := bytes.fromhex(body["secret"])) == _SECRET:
+                return secret, known
     return secrets.token_bytes(_SECRET), {}

@@ -12,6 +12,7 @@ from theta.formats.layout import Source, Tensor
 from theta.progress import Progress, begin
 from theta.store.files.ahead import Begun
 from theta.store.files.file_scan import Parts, Scan
+from theta.store.files.one_reading import Digested, Reading
 from theta.store.format import listings, tensor_tree
 from theta.store.format.manifest import Line, Manifest
 from theta.store.format.tensor_tree import Chunk
@@ -62,10 +63,17 @@ class Snapshot:
         objects: the repository's objects.
         pack: where new objects go.
         bases: manifests of the parents (HEAD, MERGE_HEAD), whose trees are in the repository.
+        digested: takes the digests of chunks, as in :class:`~theta.store.files.one_reading.Reading`.
     """
 
-    def __init__(self, objects: Objects, pack: PackWriter, bases: Sequence[Manifest]) -> None:
-        self._objects = objects
+    def __init__(
+        self,
+        objects: Objects,
+        pack: PackWriter,
+        bases: Sequence[Manifest],
+        digested: Digested = Chunk.of_each,
+    ) -> None:
+        self._objects, self._digested = objects, digested
         self._pack = pack
         self._bases = bases
 
@@ -121,7 +129,8 @@ class Snapshot:
         if isinstance(found, Scan):
             self._expect(rest)
         begin(progress, "storing", sum(tensor.length for tensor in rest))
-        reading = found.reading if isinstance(found, Begun) else None
+        begun = found.reading if isinstance(found, Begun) else None
+        reading = begun or Reading(source, self._digested)
         stream = TensorStream(source, lookup, self._pack, expected, reading, guidance)
         made = elsewhere.store(stream, rest, expected, progress) if elsewhere is not None else None
         made = stream.store(rest, progress) if made is None else made
