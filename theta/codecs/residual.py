@@ -77,7 +77,7 @@ _HARDLY_ANY: Final = 0.004
 _MORE: Final = 0.03
 """The share by which a size may be more than a sample predicts, before all blocks are planned on."""
 _LESS: Final = 0.08
-"""The share for less, since predictions are a bit too large where few bits are stored, even from all blocks."""
+"""The share for less: predictions are a bit large where few bits are stored, even from all blocks."""
 
 _EXPONENT_BITS: Final = {
     "f16": 5,
