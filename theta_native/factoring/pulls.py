@@ -120,82 +120,96 @@ def _energy(pulls: Matrix, n: int) -> float:
 
 
 @in_any_order
-def _to_columns(given: Aims, u: Matrix, v: Matrix, by: Matrix, room: Matrix, out: Matrix) -> float:
-    # Add by.T @ pulls to `out`; return the energy of the pulls.
-    energy = 0.0
-    for first in range(0, v.shape[1], room.shape[1]):
-        last = min(first + room.shape[1], v.shape[1])
-        n = last - first
-        x, y, z, w = room[0, :n], room[1, :n], room[2, :n], room[3, :n]
-        for i in range(0, by.shape[0], 4):
-            _pulls(given, u, v, i, (first, last), room)
-            energy += _energy(room, n)
-            for k in range(0, out.shape[0], 4):
-                o0, o1 = out[k, first:last], out[k + 1, first:last]
-                o2, o3 = out[k + 2, first:last], out[k + 3, first:last]
-                a0, a1, a2, a3 = by[i, k], by[i + 1, k], by[i + 2, k], by[i + 3, k]
-                b0, b1, b2, b3 = by[i, k + 1], by[i + 1, k + 1], by[i + 2, k + 1], by[i + 3, k + 1]
-                c0, c1, c2, c3 = by[i, k + 2], by[i + 1, k + 2], by[i + 2, k + 2], by[i + 3, k + 2]
-                d0, d1, d2, d3 = by[i, k + 3], by[i + 1, k + 3], by[i + 2, k + 3], by[i + 3, k + 3]
-                for j in range(n):
-                    x0, x1, x2, x3 = x[j], y[j], z[j], w[j]
-                    o0[j] += a0 * x0 + a1 * x1 + a2 * x2 + a3 * x3
-                    o1[j] += b0 * x0 + b1 * x1 + b2 * x2 + b3 * x3
-                    o2[j] += c0 * x0 + c1 * x1 + c2 * x2 + c3 * x3
-                    o3[j] += d0 * x0 + d1 * x1 + d2 * x2 + d3 * x3
-    return energy
+def _add_to_columns(pulls: Matrix, by: Matrix, row: int, columns: Range, out: Matrix) -> None:
+    # Add what four rows of `by` have of the pulls to some columns.
+    first, last = columns
+    n = last - first
+    x, y, z, w = pulls[0, :n], pulls[1, :n], pulls[2, :n], pulls[3, :n]
+    for k in range(0, out.shape[0], 4):
+        o0, o1 = out[k, first:last], out[k + 1, first:last]
+        o2, o3 = out[k + 2, first:last], out[k + 3, first:last]
+        a0, a1, a2, a3 = by[row, k], by[row + 1, k], by[row + 2, k], by[row + 3, k]
+        b0, b1, b2, b3 = by[row, k + 1], by[row + 1, k + 1], by[row + 2, k + 1], by[row + 3, k + 1]
+        c0, c1, c2, c3 = by[row, k + 2], by[row + 1, k + 2], by[row + 2, k + 2], by[row + 3, k + 2]
+        d0, d1, d2, d3 = by[row, k + 3], by[row + 1, k + 3], by[row + 2, k + 3], by[row + 3, k + 3]
+        for j in range(n):
+            x0, x1, x2, x3 = x[j], y[j], z[j], w[j]
+            o0[j] += a0 * x0 + a1 * x1 + a2 * x2 + a3 * x3
+            o1[j] += b0 * x0 + b1 * x1 + b2 * x2 + b3 * x3
+            o2[j] += c0 * x0 + c1 * x1 + c2 * x2 + c3 * x3
+            o3[j] += d0 * x0 + d1 * x1 + d2 * x2 + d3 * x3
 
 
 @in_any_order
-def _to_rows(given: Aims, u: Matrix, v: Matrix, by: Matrix, room: Matrix, out: Matrix) -> None:
-    # Add pulls @ by.T to `out`.
-    none = room.dtype.type(0)
+def _add_to_rows(pulls: Matrix, by: Matrix, row: int, columns: Range, out: Matrix) -> None:
+    # Add what some columns of `by` have of the pulls to four rows.
+    first, last = columns
+    n = last - first
+    x, y, z, w = pulls[0, :n], pulls[1, :n], pulls[2, :n], pulls[3, :n]
+    none = pulls.dtype.type(0)
+    for k in range(0, out.shape[1], 4):
+        v0, v1, v2, v3 = (
+            by[k, first:last],
+            by[k + 1, first:last],
+            by[k + 2, first:last],
+            by[k + 3, first:last],
+        )
+        a0 = a1 = a2 = a3 = b0 = b1 = b2 = b3 = none
+        c0 = c1 = c2 = c3 = d0 = d1 = d2 = d3 = none
+        for j in range(n):
+            x0, x1, x2, x3 = x[j], y[j], z[j], w[j]
+            y0, y1, y2, y3 = v0[j], v1[j], v2[j], v3[j]
+            a0 += x0 * y0
+            a1 += x0 * y1
+            a2 += x0 * y2
+            a3 += x0 * y3
+            b0 += x1 * y0
+            b1 += x1 * y1
+            b2 += x1 * y2
+            b3 += x1 * y3
+            c0 += x2 * y0
+            c1 += x2 * y1
+            c2 += x2 * y2
+            c3 += x2 * y3
+            d0 += x3 * y0
+            d1 += x3 * y1
+            d2 += x3 * y2
+            d3 += x3 * y3
+        out[row, k] += a0
+        out[row, k + 1] += a1
+        out[row, k + 2] += a2
+        out[row, k + 3] += a3
+        out[row + 1, k] += b0
+        out[row + 1, k + 1] += b1
+        out[row + 1, k + 2] += b2
+        out[row + 1, k + 3] += b3
+        out[row + 2, k] += c0
+        out[row + 2, k + 1] += c1
+        out[row + 2, k + 2] += c2
+        out[row + 2, k + 3] += c3
+        out[row + 3, k] += d0
+        out[row + 3, k + 1] += d1
+        out[row + 3, k + 2] += d2
+        out[row + 3, k + 3] += d3
+
+
+@in_any_order
+def _sum_up(
+    given: Aims, u: Matrix, v: Matrix, by: Matrix, room: Matrix, out: Matrix, is_of_rows: bool
+) -> float:
+    # Add pulls @ by.T, or by.T @ pulls, to `out`; return the energy of the pulls.  Both in one kernel, since
+    # what they have in common takes longest to compile.
+    energy = 0.0
     for first in range(0, v.shape[1], room.shape[1]):
-        last = min(first + room.shape[1], v.shape[1])
-        n = last - first
-        x, y, z, w = room[0, :n], room[1, :n], room[2, :n], room[3, :n]
-        for i in range(0, out.shape[0], 4):
-            _pulls(given, u, v, i, (first, last), room)
-            for k in range(0, out.shape[1], 4):
-                v0, v1 = by[k, first:last], by[k + 1, first:last]
-                v2, v3 = by[k + 2, first:last], by[k + 3, first:last]
-                a0 = a1 = a2 = a3 = b0 = b1 = b2 = b3 = none
-                c0 = c1 = c2 = c3 = d0 = d1 = d2 = d3 = none
-                for j in range(n):
-                    x0, x1, x2, x3 = x[j], y[j], z[j], w[j]
-                    y0, y1, y2, y3 = v0[j], v1[j], v2[j], v3[j]
-                    a0 += x0 * y0
-                    a1 += x0 * y1
-                    a2 += x0 * y2
-                    a3 += x0 * y3
-                    b0 += x1 * y0
-                    b1 += x1 * y1
-                    b2 += x1 * y2
-                    b3 += x1 * y3
-                    c0 += x2 * y0
-                    c1 += x2 * y1
-                    c2 += x2 * y2
-                    c3 += x2 * y3
-                    d0 += x3 * y0
-                    d1 += x3 * y1
-                    d2 += x3 * y2
-                    d3 += x3 * y3
-                out[i, k] += a0
-                out[i, k + 1] += a1
-                out[i, k + 2] += a2
-                out[i, k + 3] += a3
-                out[i + 1, k] += b0
-                out[i + 1, k + 1] += b1
-                out[i + 1, k + 2] += b2
-                out[i + 1, k + 3] += b3
-                out[i + 2, k] += c0
-                out[i + 2, k + 1] += c1
-                out[i + 2, k + 2] += c2
-                out[i + 2, k + 3] += c3
-                out[i + 3, k] += d0
-                out[i + 3, k + 1] += d1
-                out[i + 3, k + 2] += d2
-                out[i + 3, k + 3] += d3
+        columns = first, min(first + room.shape[1], v.shape[1])
+        for row in range(0, u.shape[0], 4):
+            _pulls(given, u, v, row, columns, room)
+            if is_of_rows:
+                _add_to_rows(room, by, row, columns, out)
+            else:
+                energy += _energy(room, columns[1] - first)
+                _add_to_columns(room, by, row, columns, out)
+    return energy
 
 
 class Pulls:
@@ -212,7 +226,7 @@ class Pulls:
         """
         out = np.zeros((_full(by.shape[1]), v.shape[1]), self._kind)
         given, room = (self._words, self._floats, tuple(intervals)), self._room(v.shape[1])
-        energy = _to_columns(given, _filled(u), _filled(v, columns=False), _filled(by), room, out)
+        energy = _sum_up(given, _filled(u), _filled(v, columns=False), _filled(by), room, out, False)
         return out[: by.shape[1]], energy
 
     def to_rows(self, intervals: Intervals, u: Matrix, v: Matrix, by: Matrix) -> Matrix:
@@ -220,10 +234,12 @@ class Pulls:
 
         ``u`` is (m, r), ``v`` and ``by`` are (r, n) and (s, n), and what is returned is (m, s).
         """
-        out = np.zeros((_full(u.shape[0]), _full(by.shape[0])), self._kind)
+        count = by.shape[0]
+        out = np.zeros((_full(u.shape[0]), _full(count)), self._kind)
         given, room = (self._words, self._floats, tuple(intervals)), self._room(v.shape[1])
-        _to_rows(given, _filled(u), _filled(v, columns=False), _filled(by, columns=False), room, out)
-        return out[: u.shape[0], : by.shape[0]]
+        by = _filled(by, columns=False)
+        _sum_up(given, _filled(u), _filled(v, columns=False), by, room, out, True)
+        return out[: u.shape[0], :count]
 
     def _room(self, columns: int) -> Matrix:
         return np.empty((_AT_ONCE, min(columns, _COLUMNS)), self._kind)

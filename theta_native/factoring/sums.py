@@ -20,7 +20,7 @@ Values = NDArray[np.float64]
 
 _BLOCK: Final = 1024
 _ONE, _SIGN = np.uint64(1), np.uint64(1 << 63)
-_widen, _narrow, _classes = floats._widen, floats._narrow, floats._boundary_classes
+_classes = floats._boundary_classes
 
 
 @kernel
@@ -77,24 +77,29 @@ def _sums(
     product: Values,
     room: tuple[Values, Values, tuple[Values, NDArray[np.int64]]],
     out: tuple[Words, NDArray[np.uint8]],
-) -> None:
-    e_bits, m_bits = kind
-    bias = (1 << (e_bits - 1)) - 1
+    start: int,
+) -> int:
+    # Take the blocks from `start` on; return the end, or the start of one that has more than ordinary numbers.
+    bias, m_bits = kind
     most = np.uint64(1023 + bias) << np.uint64(52)
     unit = np.uint64(np.uint64(1024 - bias - m_bits) << np.uint64(52)).view(np.float64)
-    for first in range(0, words.size, _BLOCK):
+    for first in range(start, words.size, _BLOCK):
         last = min(first + _BLOCK, words.size)
         w, p, o, c = words[first:last], product[first:last], out[0][first:last], out[1][first:last]
         exact, rounded = room[0][: last - first], room[1][: last - first]
-        if _add(w, layout, unit, p, exact) and _are_below(exact.view(np.uint64), most):
-            _round(exact, m_bits, bias, (o, rounded))
-        else:
-            _widen(w, e_bits, m_bits, False, exact.view(np.uint64))
-            for i in range(exact.size):
-                exact[i] += p[i]
-            _narrow(exact.view(np.uint64), e_bits, m_bits, False, o)
-            _widen(o, e_bits, m_bits, False, rounded.view(np.uint64))
+        if not (_add(w, layout, unit, p, exact) and _are_below(exact.view(np.uint64), most)):
+            return first
+        _round(exact, m_bits, bias, (o, rounded))
         _classes(exact, rounded, rounded.view(np.uint64), m_bits, 1 - bias, room[2], c)
+    return int(words.size)
+
+
+def _by_steps(words: Words, layout: FloatLayout, product: Values) -> tuple[Words, NDArray[np.uint8]]:
+    """Return what :func:`sums` does, of words or sums that may be no numbers, infinite or very large."""
+    with np.errstate(all="ignore"):
+        exact = floats.widen(words, layout) + product
+    rounded = floats.narrow(exact, layout)
+    return rounded, floats.boundary_classes(exact, floats.widen(rounded, layout), layout)
 
 
 def sums(words: Words, layout: FloatLayout, product: Values) -> tuple[Words, NDArray[np.uint8]]:
@@ -106,6 +111,11 @@ def sums(words: Words, layout: FloatLayout, product: Values) -> tuple[Words, NDA
     out = np.empty_like(words), np.empty(words.size, np.uint8)
     room = np.empty(_BLOCK)
     rooms = np.empty(_BLOCK), np.empty(_BLOCK), (room, room.view(np.int64))
-    given = tuple(Floats.of(layout)), (layout.exponent, layout.mantissa)
-    _sums(unwritable(words), *given, product, rooms, out)
+    kind = (1 << (layout.exponent - 1)) - 1, layout.mantissa
+    given = unwritable(words), tuple(Floats.of(layout)), kind, product, rooms, out
+    at = _sums(*given, 0)
+    while at < words.size:
+        part = slice(at, at + _BLOCK)
+        out[0][part], out[1][part] = _by_steps(words[part], layout, product[part])
+        at = _sums(*given, at + _BLOCK)
     return out
