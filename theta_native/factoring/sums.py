@@ -79,7 +79,7 @@ def _sums(
     out: tuple[Words, NDArray[np.uint8]],
     start: int,
 ) -> int:
-    # Take the blocks from `start` on; return the end, or the start of one that has more than ordinary numbers.
+    # Take the blocks from `start` on; return the end, or where a block has other than ordinary numbers.
     bias, m_bits = kind
     most = np.uint64(1023 + bias) << np.uint64(52)
     unit = np.uint64(np.uint64(1024 - bias - m_bits) << np.uint64(52)).view(np.float64)
