@@ -45,6 +45,8 @@ def unwritable(array: NDArray[Any]) -> NDArray[Any]:
 
 
 _LOCK: Final = threading.RLock()
+_PATIENCE: Final = 64
+"""The calls after which it is looked again whether a kernel is compiled that Python runs meanwhile."""
 
 
 class Instructions:
@@ -119,6 +121,10 @@ class _Kernel:
                 return found(leaves)
             except linked.FailedError:
                 pass  # numba raises the exception of the kernel
+        return self._unlinked(args)
+
+    def _unlinked(self, args: tuple[Any, ...]) -> Any:
+        """Call the kernel by numba."""
         return (self._compiled or self.compiled())(*args)
 
     def given(self, key: Hashable, leaves: list[Any], args: Callable[[], tuple[Any, ...]]) -> Any:
@@ -133,6 +139,27 @@ class _Kernel:
         if (found := self._linked.get(kinds)) is not None:
             self._given[key] = found
         return result
+
+
+class _Course(_Kernel):
+    """A kernel that Python runs until another process has compiled it."""
+
+    _calls = 0
+
+    def _unlinked(self, args: tuple[Any, ...]) -> Any:
+        self._calls += 1
+        if self._calls % _PATIENCE == 0:  # it may have been compiled since
+            self._linked.clear()
+        return self._function(*args) if self._compiled is None else super()._unlinked(args)
+
+
+def course(function: _Function) -> _Function:
+    """Compile ``function`` as a :func:`kernel`, but wait for that only where it is part of another one.
+
+    It calls kernels, and does next to nothing itself.  So it runs as well in Python, while each of those is
+    compiled by itself: all in one takes three times as long, and processes cannot share it.
+    """
+    return cast(_Function, _Course(function))
 
 
 def kernel(function: _Function) -> _Function:

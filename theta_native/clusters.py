@@ -266,7 +266,7 @@ def _improved(
     # that its group does not have costs `unseen` bits.  `found` are the numbers of groups, and of frequencies
     # of the groups before that are not zero.
     _, _, sums, links, bits, costs = rooms
-    count = 0
+    count = 0 * size  # for a 0 as it is the calls below would be compiled anew
     for i in range(size):
         count = max(count, labels[i] + 1)
     wide = _sum(listing, size, labels, count, sums)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from theta_native import kernel
+from theta_native import course, kernel
 
 Words = NDArray[Any]
 """A one-dimensional, C-contiguous array of uint8, uint16, uint32 or uint64."""
@@ -141,7 +141,7 @@ def _excess(
     return chance / max(out.size, 1)
 
 
-@kernel
+@course
 def _activity(
     values: Words,
     magnitudes: NDArray[np.uint16],

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -116,6 +120,33 @@ def test_the_choice_is_that_of_a_twin(seed: int, shape: tuple[int, int, int], mo
     shares = np.bincount(labels) / labels.size
     map_bits = -labels.size * float((shares * np.log2(shares)).sum())
     assert found.stored == pytest.approx(used * 10.0 + 16.0 * shares.size + map_bits)
+
+
+CHOSEN = """
+import sys
+import theta_native
+from tests.native.test_choices import RULES, choices, costs_of, some_values
+if sys.argv[1] == "kernel":
+    theta_native._Course._unlinked = theta_native._Kernel._unlinked
+shape = (6, 3, 4)
+for seed in range(6):
+    found = choices.choose(*some_values(seed, shape), shape, RULES, costs_of(200.0), 16)
+    print([part.tolist() if hasattr(part, "tolist") else part for part in found])
+print(choices._choose._compiled is not None)
+"""
+
+
+def test_python_chooses_the_same_while_the_kernel_is_not_compiled(tmp_path: Path) -> None:
+    env = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path), "THETA_KERNEL_WORKERS": "0"}
+    env["PYTHONPATH"] = os.pathsep.join(["", *sys.path])
+    told = [
+        subprocess.run(
+            [sys.executable, "-c", CHOSEN, way], env=env, capture_output=True, text=True, check=True
+        ).stdout.splitlines()
+        for way in ("python", "kernel")
+    ]
+    assert told[0][:-1] == told[1][:-1]
+    assert (told[0][-1], told[1][-1]) == ("False", "True")
 
 
 def test_nothing_else_is_tried_where_tables_take_next_to_nothing() -> None:

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from theta_native import kernel, tokens
+from theta_native import course, kernel, tokens
 from theta_native.clusters import (
     Costs,
     Counts,
@@ -38,7 +38,8 @@ A context is ``(class * levels + level) * fine classes + fine class``.
 @kernel
 def _list(counts: Counts, listing: Listing) -> int:
     # List the counts of contexts; return how many occur.
-    starts, totals, size = listing[1], listing[6], 0
+    starts, totals = listing[1], listing[6]
+    size: int = 0 * counts.shape[0]  # for a 0 as it is the call below would be compiled anew
     starts[0] = 0
     totals[:] = 0
     for context in range(counts.shape[0]):
@@ -65,7 +66,7 @@ def _regroup(
     of_class, count = shape[1] * shape[2], (shape[1] if parts[0] else 1) * fine
     listing[1][0] = 0
     listing[6][:] = 0
-    i, found = 0, 0
+    i, found = 0, 0 * size
     while i < size:
         kind = occurring[i] // of_class
         while i < size and occurring[i] // of_class == kind:
@@ -104,7 +105,7 @@ def _stored(labels: Labels, size: int, found: Labels, prices: Prices, room: Labe
     return float(found[1] * prices[0] + count * prices[2] + size * entropy * prices[1])
 
 
-@kernel
+@course
 def _bits(
     listing: Listing, size: int, prices: tuple[Prices, Costs], groups: Rooms, widths: Labels, labels: Labels
 ) -> float:
@@ -113,7 +114,7 @@ def _bits(
     return joined + _raw_bits(listing[6], widths)
 
 
-@kernel
+@course
 def _settle(
     listing: Listing,
     size: int,
@@ -130,7 +131,7 @@ def _settle(
     bits[2] = _raw_bits(listing[6], widths)
 
 
-@kernel
+@course
 def _search(
     size: int,
     shape: ContextShape,
@@ -162,7 +163,7 @@ def _search(
             numbers[1], numbers[2], least = parts[0], parts[1], bits
 
 
-@kernel
+@course
 def _choose(
     counted: tuple[Counts, ContextShape],
     rules: tuple[Names, Labels],
