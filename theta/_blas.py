@@ -7,10 +7,11 @@ tensors at once, so more threads for one are not faster.
 from __future__ import annotations
 
 import ctypes
-import threading
 from collections.abc import Callable
 from functools import cache
 from typing import Any, Final
+
+from theta.parallel import WhileInside
 
 
 @cache
@@ -34,31 +35,17 @@ def threads() -> tuple[Callable[[], int], Callable[[int], Any]] | None:
     return None
 
 
-class _OneThread:
-    """A reentrant context that sets the BLAS to one thread, and restores the number at the end."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._inside = 0
-        self._before = 1
-
-    def __enter__(self) -> None:
-        found = threads()
-        with self._lock:
-            if found and not self._inside:
-                self._before = found[0]()
-                found[1](1)
-            self._inside += 1
-
-    def __exit__(self, *_: object) -> None:
-        found = threads()
-        with self._lock:
-            self._inside -= 1
-            if found and not self._inside:
-                found[1](self._before)
+def _count() -> int:
+    found = threads()
+    return found[0]() if found else 1
 
 
-one_thread: Final = _OneThread()
+def _set(count: int) -> None:
+    if found := threads():
+        found[1](count)
+
+
+one_thread: Final = WhileInside(_count, _set, 1)
 """The context in which numpy's linear algebra uses one thread, if its BLAS allows that.
 
 Several threads may be in it at the same time.

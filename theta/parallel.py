@@ -4,15 +4,41 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextvars import ContextVar
 from types import TracebackType
-from typing import Final, Self, TypeVar
+from typing import Final, Generic, Self, TypeVar
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+
+class WhileInside(Generic[T]):
+    """A reentrant context, of any threads, in which something of the process has a value.
+
+    What it was before is put back when the last one leaves.
+    """
+
+    def __init__(self, read: Callable[[], T], write: Callable[[T], object], value: T) -> None:
+        self._read, self._write, self._value = read, write, value
+        self._lock = threading.Lock()
+        self._inside = 0
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._inside:
+                self._before = self._read()
+                self._write(self._value)
+            self._inside += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if not self._inside:
+                self._write(self._before)
 
 
 WORTH_SPREADING: Final = 64 << 20

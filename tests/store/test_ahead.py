@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import threading
 import time
@@ -178,3 +179,29 @@ def test_threads_change_often_only_while_it_runs(
         with pytest.raises(ThetaError):
             begun.source.read(0, 1)
     assert sys.getswitchinterval() == pytest.approx(before)
+
+
+@pytest.mark.usefixtures("at_once")
+def test_it_waits_for_no_kernel_while_a_command_starts(
+    base: Manifest, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def never(_: object) -> tuple[Chunk, ...]:
+        raise AssertionError
+
+    monkeypatch.setattr(reading, "imported", lambda _: None)
+    with FileSource(path) as source:
+        parts = file_scan.take_apart(source, None, None)
+        with Ahead(FileSource(path), parts, base, never) as begun:
+            assert len(begun.end().known) == len(BASE)
+
+
+def test_all_others_load_the_kernel_that_takes_two_chunks_at_once() -> None:
+    """A new model was hashed without it: nobody had imported it."""
+    program = (
+        "import sys\n"
+        "from theta.store.format.tensor_tree import Chunk\n"
+        "Chunk.of_each([b'a', b'b'])\n"
+        "print('theta_native.digests.sha256' in sys.modules)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert done.stdout == "True\n"

@@ -91,16 +91,9 @@ class Steps:
         height = min(max(_MIDDLE_WORDS // self.shape[1], 1), self.shape[0])
         first = (self.shape[0] - height) // 2
         words = slice(first * self.shape[1], (first + height) * self.shape[1])
-        new, base = (_values(t.words[words], t.dtype).astype(self.kind) for t in (self.new, self.base))
+        new, base = (arith.to_values(t.words[words], t.dtype) for t in (self.new, self.base))
         d = new - base
         return slice(first, first + height), np.where(np.isfinite(d), d, 0).reshape(height, -1)
-
-
-def _values(words: NDArray[Any], dtype: str) -> NDArray[np.float32]:
-    """Return the values of words of up to 32 bits, exactly."""
-    if dtype == "bf16":
-        return (words.astype(np.uint32) << np.uint32(16)).view(np.float32)
-    return words.view(np.float16).astype(np.float32) if dtype == "f16" else words.view(np.float32)
 
 
 def _orthonormal(columns: Matrix) -> Matrix:

@@ -5,14 +5,17 @@ from __future__ import annotations
 import contextlib
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Final, Self
 
 from theta import _fs
+from theta import _kernels as kernels
 from theta.errors import ThetaError
 from theta.formats.layout import Tensor
+from theta.lazy import imported
+from theta.parallel import WhileInside
 from theta.store.files import file_scan
 from theta.store.files.file_scan import Parts
 from theta.store.files.file_source import FileSource
@@ -27,28 +30,8 @@ _INTERVAL: Final = 0.0005
 """Seconds after which another thread, which imports, lets this one, which hashes, have the interpreter."""
 
 
-class _InTurns:
-    """A reentrant context in which threads change often; the last to leave puts back what was before."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._inside, self._before = 0, 0.0
-
-    def __enter__(self) -> None:
-        with self._lock:
-            if not self._inside:
-                self._before = sys.getswitchinterval()
-                sys.setswitchinterval(_INTERVAL)
-            self._inside += 1
-
-    def __exit__(self, *_: object) -> None:
-        with self._lock:
-            self._inside -= 1
-            if not self._inside:
-                sys.setswitchinterval(self._before)
-
-
-_in_turns: Final = _InTurns()
+_in_turns: Final = WhileInside(sys.getswitchinterval, sys.setswitchinterval, _INTERVAL)
+"""The context in which threads change often."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +57,8 @@ class Ahead:
     def __init__(self, source: FileSource, parts: Parts, manifest: Manifest, digested: Digested) -> None:
         self.source, self.manifest = source, manifest
         self._parts = parts
-        self._reading = Reading(source, digested)
+        self._digested = digested
+        self._reading = Reading(source, self._chunks_of)
         self._known: dict[str, tuple[Chunk, ...]] = {}
         self._room = memoryview(bytearray(tensor_tree.CHUNK))
         self._ended = threading.Event()
@@ -107,6 +91,11 @@ class Ahead:
                     new += tensor.length
                 if new > max(unchanged, _HOPELESS):
                     return
+
+    def _chunks_of(self, raws: Sequence[bytes | memoryview]) -> tuple[Chunk, ...]:
+        """Return the chunks with these raw bytes, without waiting for kernels: they import numpy."""
+        is_early = imported(kernels.sha256.__name__) is None
+        return tuple(map(Chunk.of, raws)) if is_early else self._digested(raws)
 
     def _chunks(self, tensor: Tensor) -> tuple[Chunk, ...] | None:
         """Return the chunks of ``tensor``; None when it is asked for the end."""

@@ -19,7 +19,6 @@ from typing import Any, Final
 from theta import _kernels as kernels
 from theta import _notes
 from theta.errors import DiskError, NoSpaceError
-from theta.lazy import imported
 from theta.store.format.tensor_tree import Chunk
 
 _LEAST: Final = 1 << 18
@@ -45,7 +44,7 @@ class KnownChunks:
 
     def chunks(self, raws: Sequence[bytes | memoryview]) -> tuple[Chunk, ...]:
         """Return the chunks with these raw bytes."""
-        if (made := self._ready()) is None:
+        if max(map(len, raws), default=0) < _LEAST or (made := self._ready()) is None:
             return Chunk.of_each(raws)
         keys = [made.of(raw).hex() if len(raw) >= _LEAST else "" for raw in raws]
         found = [self._known.get(key) if key else None for key in keys]
@@ -70,7 +69,7 @@ class KnownChunks:
     def _ready(self) -> kernels.keyed.KeyedHash | None:
         """Return the hash, if its kernel is compiled; the note is read when it is first asked for."""
         with self._lock:
-            if self._hash is None and imported(kernels.keyed.__name__) is not None:
+            if self._hash is None:
                 if not self._secret:
                     self._secret, self._known = _load(self._path)
                 made = kernels.keyed.KeyedHash(self._secret)

@@ -20,7 +20,6 @@ from theta import _kernels as kernels
 from theta.dtypes import DTYPES
 from theta.errors import MALFORMED, CorruptError, NewerFormatError, TooLargeError
 from theta.git.object_format import is_id
-from theta.lazy import imported
 
 VERSION: Final = 1
 CHUNK: Final = 4 << 20
@@ -59,12 +58,7 @@ class Chunk:
 
     @classmethod
     def of_each(cls, raws: Sequence[bytes | memoryview]) -> tuple[Chunk, ...]:
-        """Return the chunks with these raw bytes: digests of two large ones take the time of one.
-
-        A thread that hashes while a command starts does not wait for the kernels, which import numpy.
-        """
-        if imported(kernels.sha256.__name__) is None:
-            return tuple(map(cls.of, raws))
+        """Return the chunks with these raw bytes: digests of two large ones take the time of one."""
         digests = kernels.sha256.digests(raws)
         return tuple(cls(len(raw), digest) for raw, digest in zip(raws, digests, strict=True))
 
