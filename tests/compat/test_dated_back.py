@@ -1,15 +1,16 @@
-"""Git trusts a large file that theta wrote, and still sees a change in the same second of the same size."""
+"""Git trusts a large file that theta wrote or stored, and sees a change of this second and the same size."""
 
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from tests.compat.inprocess import branched, copied, started, theta
-from tests.compat.story import MODEL, TENSOR
+from tests.compat.story import MODEL, TENSOR, edit
 from tests.support import Repo
 from theta._fs import AtomicFile
 from theta.porcelain.workspace import worktree
@@ -121,3 +122,25 @@ def test_where_files_have_no_times_git_reads_them(repo: Repo, monkeypatch: pytes
     monkeypatch.undo()
     flip(repo)
     assert MODEL in repo.git("diff", "--name-only")
+
+
+@pytest.mark.parametrize("everything", [False, True])
+def test_adding_and_committing_within_a_second_runs_no_filter(repo: Repo, everything: bool) -> None:
+    steps = [["commit", "-qam", "changed"]] if everything else [["add", MODEL], ["commit", "-qm", "changed"]]
+    trace = repo.path.with_suffix(".trace")
+    for count in range(1, 6):
+        time.sleep(1.02 - time.time() % 1)  # the clock of files may be a tick behind
+        edit(repo, TENSOR, float(count))
+        time.sleep(0.1)  # what theta notes of a file of this tick it does not trust itself
+        theta(repo, *steps[0], env={"GIT_TRACE": str(trace)})
+        if everything or _in_one_second(repo):
+            break
+    for words in steps[1:]:
+        theta(repo, *words, env={"GIT_TRACE": str(trace)})
+    assert "filter-process" not in trace.read_text()
+    assert is_trusted(repo)
+
+
+def _in_one_second(repo: Repo) -> bool:
+    """Return whether the index was written in the second in which the file was."""
+    return int((repo.path / ".git/index").stat().st_mtime) == int((repo.path / MODEL).stat().st_mtime)

@@ -158,5 +158,9 @@ def _new_files(git: Git, pathspecs: list[str], force: bool) -> list[str]:
 
 
 def _has_more(git: Git, pathspecs: list[str]) -> bool:
-    """Return whether known files among ``pathspecs`` changed, are gone or are in conflict."""
-    return bool(git.lines("ls-files", "-z", "-m", "-d", "-u", "--", *pathspecs))
+    """Return whether known files among ``pathspecs`` changed, are gone or are in conflict.
+
+    ``git ls-files -m`` compares a file before it asks whether the file is wanted: a checkpoint of now,
+    which was just staged, through the filter.
+    """
+    return bool(git.lines("diff-files", "-z", "--name-only", "--ignore-submodules=dirty", "--", *pathspecs))

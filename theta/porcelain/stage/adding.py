@@ -177,6 +177,7 @@ def prepare_commit(
     raw = staging.new_raw(session, closures.sync(session, to_commit=True))
     staging.refuse_pointers(session, raw)
     recording.tell(session)
+    worktree.outlast(session)
     return added
 
 

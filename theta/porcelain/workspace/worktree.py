@@ -175,6 +175,25 @@ def refresh_stat(session: Session, paths: dict[str, str]) -> None:
                 edit.put(Staged(path, paths[path], modes[path], stat=seen[path]))
 
 
+def outlast(session: Session) -> None:
+    """Wait for the next second if a large file is of this one, and write its stat data again.
+
+    Git would read it through the filter (Documentation/technical/racy-git.txt), which takes longer.
+    """
+    now = int(time.time())
+    staged = {path: entry.oid for path, entry in session.index.items()}
+    seen = {path: known_stat(session, path, oid) for path, oid in staged.items()}
+    young = {path: staged[path] for path, info in seen.items() if info and _is_young(info, now)}
+    if young:
+        time.sleep(max(now + 1 + _TICK - time.time(), 0.0))
+        refresh_stat(session, young)
+
+
+def _is_young(info: os.stat_result, second: int) -> bool:
+    """Return whether a file is of this second, and takes longer than one to go through the filter."""
+    return info.st_size >= _WORTH_DATING_BACK and int(info.st_mtime) == second
+
+
 def known_stat(session: Session, path: str, oid: str) -> os.stat_result | None:
     """Return the stat data of file ``path``; None unless the stat cache has manifest ``oid`` for it."""
     info = _lstat(session.repo.worktree / path)
