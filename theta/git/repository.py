@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
@@ -408,6 +408,10 @@ class Repository:
     def has(self, oid: str) -> bool:
         """Return whether object ``oid`` is in this repository."""
         return self.backend.objects.has(oid)
+
+    def look_up(self) -> Callable[[str], bool]:
+        """Return whether an object is in this repository, asked of the packs that are here now."""
+        return self.backend.objects.look_up()
 
     def write_blob(self, data: bytes) -> str:
         """Write a small blob as a loose object; return its id."""

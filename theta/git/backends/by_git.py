@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -90,6 +90,10 @@ class GitObjects:
     def has(self, oid: str) -> bool:
         """Return whether object ``oid`` is in this repository."""
         return self.header(oid) is not None
+
+    def look_up(self) -> Callable[[str], bool]:
+        """Return :meth:`has`."""
+        return self.has
 
     def header(self, oid: str) -> tuple[str, int] | None:
         """Return the kind and the size of object ``oid``; None when it is not in this repository."""

@@ -90,6 +90,13 @@ class Libgit2Objects:
         """Return whether object ``oid`` is in this repository."""
         return pygit2.Oid(hex=oid) in self._odb
 
+    def look_up(self) -> Callable[[str], bool]:
+        """Return whether an object is in this repository, asked of the packs that are here now."""
+        places = [str(place) for place in self._files.places]
+        loose = [pygit2.OdbBackendLoose(place, 0, False) for place in places]
+        here = [*map(pygit2.OdbBackendPack, places), *loose]
+        return lambda oid: any(part.exists(pygit2.Oid(hex=oid)) for part in here)
+
     def header(self, oid: str) -> tuple[str, int] | None:
         """Return the kind and the size of object ``oid``; None when it is missing or cannot be read."""
         try:

@@ -179,8 +179,7 @@ class _Index(pygit2.Index):
 def opened(path: Path) -> pygit2.Index:
     """Open the index file at ``path``; raises :class:`UnsupportedRepositoryError` and :class:`DiskError`."""
     try:
-        index = _Index(str(path))
-        index.read(True)
+        index = _Index(str(path))  # reads the file, if there is one
     except (pygit2.GitError, OSError) as error:
         if "extension" in str(error):
             raise UnsupportedRepositoryError(

@@ -7,7 +7,7 @@ reftable; git can (``by_git``).
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Protocol
@@ -26,6 +26,13 @@ class ObjectStore(Protocol):
 
     def has(self, oid: str) -> bool:
         """Return whether object ``oid`` is in this repository."""
+        ...
+
+    def look_up(self) -> Callable[[str], bool]:
+        """Return whether an object is in this repository, asked of the packs that are here now.
+
+        For many objects that are new: :meth:`has` looks for new packs with each of them.
+        """
         ...
 
     def header(self, oid: str) -> tuple[str, int] | None:

@@ -63,10 +63,12 @@ class Objects:
         If ``in_parts``, what is written may come to be in several packs.
         """
         keeps = self.keeps if keep else None
-        return PackWriter(self.directory, self._is_kept, self.repo.format, keeps, in_parts=in_parts)
+        return PackWriter(self.directory, self._kept(), self.repo.format, keeps, in_parts=in_parts)
 
-    def _is_kept(self, oid: str) -> bool:
-        return self.has(oid) and not self._staged_only(oid)
+    def _kept(self) -> Callable[[str], bool]:
+        """Return whether an object is here and stays: one that comes meanwhile is written twice at worst."""
+        is_here = self.repo.look_up()
+        return lambda oid: is_here(oid) and not self._staged_only(oid)
 
     @contextlib.contextmanager
     def writing(self, *, keep: bool = False) -> Iterator[PackWriter]:
