@@ -156,6 +156,10 @@ class Theta(Contestant):
         command.chmod(0o755)
         return command
 
+    def warm(self) -> None:
+        """Compile all kernels: ``track`` begins to, in the background, and that takes a minute of a core."""
+        self.do(self.command, "install", "--warm", where=self.folder)
+
     def track(self, repository: Path) -> None:
         """As its manual says."""
         self.do(self.command, "track", PATTERN, where=repository)

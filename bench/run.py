@@ -6,8 +6,8 @@
 PATH is a ``theta`` command, or a clone of this repository at the revision to measure; two of them are
 compared.  ``--compare`` clones a revision of this repository; a single one is compared with the files
 here.  In each round every tool begins with an empty repository, and each step is done by all tools,
-one after the other, before the next step; the order turns with the rounds.  Before that, theta does the
-workload once on a small model, so that its kernels are compiled.  The floor (bench/floor.py) reads the
+one after the other, before the next step; the order turns with the rounds.  Before that, theta compiles
+all its kernels, and does the workload once on a small model.  The floor (bench/floor.py) reads the
 files, hashes and writes as many bytes as the first theta wrote, and waits for the disk.
 
 The 90 MB model and its fine-tunes come from bench/finetunes.py: ``--pairs DIRECTORY``.
@@ -252,6 +252,9 @@ def main() -> None:
     samples: list[Sample] = []
     with tempfile.TemporaryDirectory(dir=options.scratch, prefix="theta-bench-") as scratch:
         bench = Bench(options, Path(scratch))
+        for tool in bench.contestants:
+            if isinstance(tool, Theta):
+                tool.warm()
         for named in chosen(options.only, options.pairs):
             samples += bench.run(named)
             save(options, bench, samples)
