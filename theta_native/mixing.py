@@ -1,19 +1,25 @@
-"""Kernels for merges: histograms of bits, means, and the consensus on signs."""
+"""Kernels for merges: histograms of bits, sums and products of two sides, and the consensus on signs."""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from theta_native import kernel
+from theta_native import kernel, unwritable
 
 Keys = NDArray[Any]
 """A one-dimensional, C-contiguous array of uint32 or uint64."""
 Words16 = NDArray[np.uint16]
+Sums = NDArray[np.float64]
+Rates = NDArray[np.float32]
 
 _BITS16, _ROUND16, _ODD16 = np.uint32(16), np.uint32(0x7FFF), np.uint32(1)
+_LANES: Final = 64
+_WORD16 = np.uint32(0x7FFF)
+_MAGNITUDE = np.uint32(0x7FFFFFFF)
 _EXPONENT16, _EXPONENT32 = np.uint32(0x7F80), np.uint32(0x7F800000)
 
 
@@ -80,8 +86,10 @@ def keep_equal(words: NDArray[Any], first: NDArray[Any], other: NDArray[Any]) ->
 
 
 @kernel
-def _mean(first: Words16, other: Words16, one: np.float32, two: np.float32, out: Words16) -> int:
-    unfinished = 0
+def _combine(
+    first: Words16, other: Words16, factors: tuple[np.float32, np.float32], keep: bool, out: Words16
+) -> int:
+    unfinished, (one, two) = 0, factors
     for i in range(out.size):
         a, b = np.uint32(first[i]), np.uint32(other[i])
         value = np.uint32(a << _BITS16).view(np.float32) * one
@@ -89,21 +97,151 @@ def _mean(first: Words16, other: Words16, one: np.float32, two: np.float32, out:
         x = np.float32(value).view(np.uint32)
         high = np.uint32(x >> _BITS16)
         rounded = np.uint32(np.uint32(x + _ROUND16 + (high & _ODD16)) >> _BITS16)
-        word = a if a == b else rounded
+        word = a if keep and a == b else rounded
         out[i] = np.uint16(word)
         unfinished += np.uint32(word & _EXPONENT16) == _EXPONENT16 or (x & _EXPONENT32) == _EXPONENT32
     return unfinished
 
 
-def mean(first: Words16, other: Words16, factors: tuple[float, float]) -> Words16 | None:
+def combined(
+    first: Words16, other: Words16, factors: tuple[float, float], *, keep_equal: bool
+) -> Words16 | None:
     """Return the sum of two arrays of bf16 words times ``factors``; None unless all of it is finite.
 
-    Products and sum are rounded to float32, the sum to bf16, ties to even.  Equal words stay as they are.
+    Products and sum are rounded to float32, the sum to bf16, ties to even.  With ``keep_equal`` words
+    that are equal stay as they are.
     """
     if first.size != other.size:
         raise ValueError("words of one size")
     out = np.empty(first.size, np.uint16)
-    odd = _mean(first, other, np.float32(factors[0]), np.float32(factors[1]), out)
+    sides = unwritable(first), unwritable(other)
+    odd = _combine(*sides, (np.float32(factors[0]), np.float32(factors[1])), keep_equal, out)
+    return None if odd else out
+
+
+@kernel
+def _multiply(first: Words16, other: Words16, aa: Sums, ab: Sums, bb: Sums) -> None:
+    # A sum of its own for each lane lets the compiler vectorise, in one order on every processor.
+    for start in range(0, first.size, _LANES):
+        one, two = first[start : start + _LANES], other[start : start + _LANES]
+        for lane in range(_LANES):
+            a = np.float64(np.uint32(np.uint32(one[lane]) << _BITS16).view(np.float32))
+            b = np.float64(np.uint32(np.uint32(two[lane]) << _BITS16).view(np.float32))
+            aa[lane] += a * a
+            ab[lane] += a * b
+            bb[lane] += b * b
+
+
+def products(first: Words16, other: Words16) -> list[float]:
+    """Return the dot products of two arrays of bf16 words: of the first with itself, of both, of the other.
+
+    In float64, in which the product of two such numbers is exact; only sums are rounded.
+    """
+    if first.size != other.size:
+        raise ValueError("words of one size")
+    whole = first.size // _LANES * _LANES
+    sums = np.zeros((3, _LANES))
+    _multiply(unwritable(first[:whole]), unwritable(other[:whole]), *sums)
+    if whole < first.size:
+        rests = np.zeros((2, _LANES), np.uint16)
+        rests[:, : first.size - whole] = first[whole:], other[whole:]
+        _multiply(*map(unwritable, rests), *sums)
+    found: list[float] = sums.sum(axis=1).tolist()
+    return found
+
+
+@kernel
+def _gaps(first: Words16, base: Words16, out: Keys) -> None:
+    for i in range(out.size):
+        a = np.uint32(np.uint32(first[i]) << _BITS16).view(np.float32)
+        b = np.uint32(np.uint32(base[i]) << _BITS16).view(np.float32)
+        out[i] = np.float32(a - b).view(np.uint32) & _MAGNITUDE
+
+
+def gaps(first: Words16, base: Words16) -> Keys:
+    """Return the bits of the absolute differences, in float32, of two arrays of bf16 words."""
+    if first.size != base.size:
+        raise ValueError("words of one size")
+    out = np.empty(first.size, np.uint32)
+    _gaps(unwritable(first), unwritable(base), out)
+    return out
+
+
+@kernel
+def _end(first: Words16, base: Words16, cut: np.uint32, ties: np.int64) -> int:
+    # One past the last element that may count though it only equals the cut.
+    equal = 0
+    if ties <= 0:
+        return 0
+    for i in range(first.size):
+        a = np.uint32(np.uint32(first[i]) << _BITS16).view(np.float32)
+        b = np.uint32(np.uint32(base[i]) << _BITS16).view(np.float32)
+        if np.float32(a - b).view(np.uint32) & _MAGNITUDE == cut:
+            equal += 1
+    if equal <= ties:
+        return first.size
+    for i in range(first.size - 1, -1, -1):
+        a = np.uint32(np.uint32(first[i]) << _BITS16).view(np.float32)
+        b = np.uint32(np.uint32(base[i]) << _BITS16).view(np.float32)
+        if np.float32(a - b).view(np.uint32) & _MAGNITUDE == cut:
+            if equal == ties:
+                return i + 1
+            equal -= 1
+    return 0
+
+
+@kernel
+def _elect_two(
+    first: Words16, other: Words16, base: Words16, how: tuple[Keys, NDArray[np.int64], Rates], out: Words16
+) -> int:
+    cuts, ends, rates = how
+    zero, one = np.float32(0), np.float32(1)
+    cut, cut2, end, end2 = cuts[0], cuts[1], np.uint32(ends[0]), np.uint32(ends[1])
+    weight, weight2, divides, scale = rates[0], rates[1], rates[2] != zero, rates[3]
+    unfinished = 0
+    for i in range(out.size):  # no branch: it is made a vector of
+        b, at = np.uint32(np.uint32(base[i]) << _BITS16).view(np.float32), np.uint32(i)
+        x = np.float32(np.uint32(np.uint32(first[i]) << _BITS16).view(np.float32) - b)
+        y = np.float32(np.uint32(np.uint32(other[i]) << _BITS16).view(np.float32) - b)
+        key, key2 = x.view(np.uint32) & _MAGNITUDE, y.view(np.uint32) & _MAGNITUDE
+        x = x * weight if (key > cut) | ((key == cut) & (at < end)) else zero
+        y = y * weight2 if (key2 > cut2) | ((key2 == cut2) & (at < end2)) else zero
+        sign = one if x + y >= zero else -one
+        agrees, agrees2 = x * sign > zero, y * sign > zero
+        value = (x if agrees else zero) + (y if agrees2 else zero)
+        below = (weight if agrees else zero) + (weight2 if agrees2 else zero)
+        value /= below if divides & (below != zero) else one
+        found = np.float32(b + value * scale).view(np.uint32)
+        high = np.uint32(found >> _BITS16)
+        word = np.uint32(np.uint32(found + _ROUND16 + (high & _ODD16)) >> _BITS16)
+        out[i] = np.uint16(word)
+        largest = max(max(key, key2), max(found & _MAGNITUDE, np.uint32(word & _WORD16) << _BITS16))
+        unfinished += 1 if largest >= _EXPONENT32 else 0
+    return unfinished
+
+
+def elected_words(
+    sides: Sequence[Words16],
+    base: Words16,
+    cuts: Keys,
+    ties: NDArray[np.int64],
+    rates: Sequence[float],
+    *,
+    divide: bool,
+) -> Words16 | None:
+    """Return what :func:`elect` and sums with ``base`` make of two sides of bf16; None unless all is finite.
+
+    ``rates`` are the weights of both, and what the consensus is multiplied by.  A pass over words in place of
+    many over differences.
+    """
+    if len(sides) != 2 or any(side.size != base.size for side in sides) or base.size >= 1 << 31:
+        raise ValueError("two sides of the size of the base")
+    words = [unwritable(each) for each in (*sides, base)]
+    numbers = zip(words, cuts, ties, strict=False)
+    ends = np.array([_end(side, words[2], cut, np.int64(count)) for side, cut, count in numbers], np.int64)
+    asked = np.array([*rates[:2], divide, rates[2]], np.float32)
+    out = np.empty(base.size, np.uint16)
+    odd = _elect_two(words[0], words[1], words[2], (cuts, ends, asked), out)
     return None if odd else out
 
 

@@ -311,7 +311,7 @@ def test_threads_do_not_wait_for_each_others_blocks() -> None:
         meeting.wait()
         return Read((f32(1),), None)
 
-    blocks = [Block(0, 1, read, lambda words: words) for _ in range(2)]
+    blocks = [Block(0, 1, "f32", read) for _ in range(2)]
     with ThreadPoolExecutor(2) as pool:
         assert [found[0].tolist() for found in pool.map(lambda block: block.inputs, blocks)] == [[1], [1]]
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from theta.merging.strategies import selection
+from theta.merging.strategies import numbers, selection
 from theta_native import mixing
 
 Array = NDArray[Any]
@@ -63,3 +63,60 @@ def test_elect(kind: Any, divide: bool) -> None:
     assert found.tobytes() == wanted.tobytes()
     with pytest.raises(ValueError, match="each row"):
         mixing.elect(values, edges[:2], quotas, weights, divide=divide)
+
+
+def bfloats(seed: int, size: int, base: Array | None = None) -> Array:
+    """Words of bf16; near ``base`` many differences are equal, and some are 0."""
+    random = np.random.default_rng(seed)
+    values = random.normal(size=size).astype(np.float32) * np.float32(0.02)
+    if base is not None:
+        values = numbers.widen(base, "bf16") + values * np.float32(0.02)
+    return numbers.narrow(values.astype(np.float32), "bf16")
+
+
+SIZE = 1 << 16
+
+
+def test_gaps_of_words() -> None:
+    base = bfloats(0, SIZE)
+    side = bfloats(1, SIZE, base)
+    delta = numbers.widen(side, "bf16") - numbers.widen(base, "bf16")
+    found = numbers.gaps(side, base, "bf16")
+    assert found is not None
+    assert np.array_equal(found, selection.magnitudes(delta))
+    assert numbers.gaps(side[:100], base[:100], "bf16") is None
+    assert numbers.gaps(side, base, "f16") is None
+    with pytest.raises(ValueError, match="size"):
+        mixing.gaps(side, base[:100])
+
+
+@pytest.mark.parametrize("divide", [False, True])
+@pytest.mark.parametrize("rates", [(1.0, 1.0, 1.0), (0.3, 1.7, 0.9), (-1.0, 1.0, 2.0)])
+@pytest.mark.parametrize("quota", [-3, 0, 1, 17, SIZE])
+def test_the_consensus_of_words(divide: bool, rates: tuple[float, float, float], quota: int) -> None:
+    base = bfloats(0, SIZE)
+    sides = [bfloats(seed, SIZE, base) for seed in (1, 2)]
+    wide = [numbers.widen(words, "bf16") for words in (*sides, base)]
+    deltas = np.array([wide[0] - wide[2], wide[1] - wide[2]])
+    keys = selection.magnitudes(deltas)
+    cuts = np.array([np.sort(row)[SIZE // 2] for row in keys], np.uint32)
+    assert all(np.count_nonzero(row == cut) > 17 for row, cut in zip(keys, cuts, strict=True))
+    ties = np.array([quota, SIZE], np.int64)
+    out = mixing.elect(deltas, cuts, ties, np.array(rates[:2], np.float32), divide=divide)
+    expected = numbers.narrow(wide[2] + out * np.float32(rates[2]), "bf16")
+    found = mixing.elected_words(sides, base, cuts, ties, rates, divide=divide)
+    assert found is not None
+    assert np.array_equal(found, expected)
+
+
+def test_no_consensus_of_words_that_are_not_finite() -> None:
+    base = bfloats(0, SIZE)
+    sides = [bfloats(seed, SIZE, base) for seed in (1, 2)]
+    cuts, ties, rates = np.array([0, 0], np.uint32), np.array([SIZE, SIZE]), (1.0, 1.0, 1.0)
+    for number, word in ((0, 0x7F80), (1, 0xFFC0), (0, 0x7F7F)):
+        odd = [words.copy() for words in sides]
+        odd[number][77] = word
+        assert mixing.elected_words(odd, base, cuts, ties, (2.0, 2.0, 1.0), divide=False) is None
+        assert mixing.elected_words(sides, base, cuts, ties, rates, divide=False) is not None
+    with pytest.raises(ValueError, match="two sides"):
+        mixing.elected_words(sides[:1], base, cuts, ties, rates, divide=False)

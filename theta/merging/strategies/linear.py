@@ -10,7 +10,7 @@ import numpy as np
 from theta.errors import UsageError
 from theta.merging.strategies import shared
 from theta.merging.strategies.method import Block, Job, Method
-from theta.merging.strategies.numbers import mean
+from theta.merging.strategies.numbers import two_combined
 from theta.merging.strategies.parameters import Parameter
 
 if TYPE_CHECKING:
@@ -67,9 +67,11 @@ class Linear(Method):
         """Return whether the shares add up to one, so that the mean of equal numbers is that number."""
         return not _is_fused(job) and abs(sum(_shares(job)) - 1) < 1e-9
 
-    def at_once(self, job: Job, block: Block) -> NDArray[Any] | None:
+    def at_once(self, job: Job, block: Block, stats: Any) -> NDArray[Any] | None:
         """Return the weighted sum of two sides whose shares add up to one."""
-        return mean(block.words.inputs, _shares(job), job.dtype) if self.keeps_equal(job) else None
+        if not self.keeps_equal(job):
+            return None
+        return two_combined(block.words.inputs, _shares(job), job.dtype, keep_equal=True)
 
     def merge(self, job: Job, block: Block, stats: Any) -> NDArray[Any]:
         """Return the weighted sum."""

@@ -72,8 +72,8 @@ class Block:
 
     start: int
     stop: int
+    dtype: str
     read: Callable[[], Read] = field(repr=False)
-    wide: Callable[[Array], Array] = field(repr=False)
 
     @lazy
     def words(self) -> Read:
@@ -83,13 +83,13 @@ class Block:
     @lazy
     def inputs(self) -> list[Array]:
         """The values of each input."""
-        return [self.wide(words) for words in self.words.inputs]
+        return [widen(words, self.dtype) for words in self.words.inputs]
 
     @lazy
     def base(self) -> Array:
         """The values of the base, which must exist."""
         assert self.words.base is not None
-        return self.wide(self.words.base)
+        return widen(self.words.base, self.dtype)
 
     @lazy
     def deltas(self) -> list[Array]:
@@ -168,9 +168,7 @@ class Job:
 
     def block(self, start: int, stop: int) -> Block:
         """Return the block of the elements ``start:stop``."""
-        return Block(
-            start, stop, lambda: self.inputs.read(start, stop), lambda words: widen(words, self.dtype)
-        )
+        return Block(start, stop, self.dtype, lambda: self.inputs.read(start, stop))
 
     def whole(self) -> Block:
         """Return the whole tensor as one block."""
@@ -297,7 +295,7 @@ class Method:
         """Compute the argument ``stats`` of :meth:`merge` from the whole tensor."""
         return None
 
-    def at_once(self, job: Job, block: Block) -> Array | None:
+    def at_once(self, job: Job, block: Block, stats: Any) -> Array | None:
         """Return the words of one block where one pass computes, rounds and checks them; otherwise None."""
         return None
 

@@ -81,14 +81,31 @@ def keep_equal(words: Array, inputs: Sequence[Array]) -> None:
         np.copyto(words, first, where=first == other)
 
 
-def mean(inputs: Sequence[Array], factors: Sequence[float], dtype: str) -> Array | None:
+def two_combined(
+    inputs: Sequence[Array], factors: Sequence[float], dtype: str, *, keep_equal: bool
+) -> Array | None:
     """Return the words of the sum of two ``inputs`` times ``factors``, in one pass over large ones of bf16.
 
-    Words that are equal stay so.  Return None when there is no such pass, or not all numbers are finite.
+    With ``keep_equal`` words that are equal stay so.  Return None when there is no such pass, or not all
+    numbers are finite.
     """
-    if dtype != "bf16" or len(inputs) != 2 or inputs[0].size < _WORTH_A_KERNEL:
+    if not _are_two_large(inputs, dtype):
         return None
-    return mixing.mean(inputs[0], inputs[1], (factors[0], factors[1]))
+    return mixing.combined(inputs[0], inputs[1], (factors[0], factors[1]), keep_equal=keep_equal)
+
+
+def two_multiplied(inputs: Sequence[Array], dtype: str) -> list[float] | None:
+    """Return the dot products of two large ``inputs`` of bf16 by pairs (0, 0), (0, 1) and (1, 1), or None."""
+    return mixing.products(inputs[0], inputs[1]) if _are_two_large(inputs, dtype) else None
+
+
+def gaps(words: Array, base: Array, dtype: str) -> Array | None:
+    """Return the bits of the absolute differences of ``words`` and ``base``, large ones of bf16, or None."""
+    return mixing.gaps(words, base) if dtype == "bf16" and words.size >= _WORTH_A_KERNEL else None
+
+
+def _are_two_large(inputs: Sequence[Array], dtype: str) -> bool:
+    return dtype == "bf16" and len(inputs) == 2 and inputs[0].size >= _WORTH_A_KERNEL
 
 
 _EXPONENTS: Final = {"bf16": 0x7F80, "f16": 0x7C00}

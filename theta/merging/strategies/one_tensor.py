@@ -56,7 +56,7 @@ def result(method: Method, job: Job, *, allow_nan: bool = False) -> Iterator[Arr
 
 
 def _block(method: Method, job: Job, block: Block, stats: Any, *, allow_nan: bool) -> Array:
-    if (known := method.at_once(job, block)) is not None:
+    if (known := method.at_once(job, block, stats)) is not None:
         return known
     values = method.keep(job, block, stats) if job.keeps else method.merge(job, block, stats)
     words = narrow(values, job.dtype)

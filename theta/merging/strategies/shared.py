@@ -11,7 +11,7 @@ import numpy as np
 
 from theta.errors import ThetaError
 from theta.merging.strategies.method import Block, Job
-from theta.merging.strategies.numbers import dot
+from theta.merging.strategies.numbers import dot, two_multiplied
 from theta.merging.strategies.parameters import Parameter
 
 if TYPE_CHECKING:
@@ -68,6 +68,8 @@ def gram(job: Job, *, deltas: bool) -> NDArray[np.float64]:
     pairs = list(combinations_with_replacement(range(job.count), 2))
 
     def work(block: Block) -> list[float]:
+        if not deltas and (known := two_multiplied(block.words.inputs, job.dtype)) is not None:
+            return known
         found = block.deltas if deltas else block.inputs
         return [dot(found[i], found[k]) for i, k in pairs]
 

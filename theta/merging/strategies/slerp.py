@@ -9,7 +9,7 @@ import numpy as np
 
 from theta.merging.strategies import shared
 from theta.merging.strategies.method import Block, Job, Method
-from theta.merging.strategies.numbers import norm
+from theta.merging.strategies.numbers import norm, two_combined
 from theta.merging.strategies.parameters import Parameter
 
 if TYPE_CHECKING:
@@ -44,6 +44,10 @@ class Slerp(Method):
         lengths = [norm(products[n, n]) for n in (0, 1)]
         scale = math.prod(length for length in lengths if length > _NO_NORM)
         return _factors(float(products[0, 1]) / scale, float(job["t"]))
+
+    def at_once(self, job: Job, block: Block, stats: Any) -> Array | None:
+        """Return the linear combination of two large inputs of bf16."""
+        return two_combined(block.words.inputs, stats, job.dtype, keep_equal=False)
 
     def merge(self, job: Job, block: Block, stats: Any) -> Array:
         """Return the linear combination of both inputs."""
@@ -88,6 +92,12 @@ class NuSlerp(Method):
         products = shared.gram(job, deltas=job["use_base"])
         factors = _vector_factors(products[0, :1], products[0, 1:], products[1, 1:], _ratio(job))
         return float(factors[0][0]), float(factors[1][0])
+
+    def at_once(self, job: Job, block: Block, stats: Any) -> Array | None:
+        """Return the linear combination of two large inputs of bf16."""
+        if stats is None or job["use_base"]:
+            return None
+        return two_combined(block.words.inputs, stats, job.dtype, keep_equal=False)
 
     def merge(self, job: Job, block: Block, stats: Any) -> Array:
         """Return the linear combination of both inputs, or of their differences to the base."""

@@ -14,7 +14,7 @@ import numpy as np
 
 from theta.merging.strategies import shared
 from theta.merging.strategies.method import Block, Job, Method
-from theta.merging.strategies.numbers import total
+from theta.merging.strategies.numbers import gaps, total
 from theta.merging.strategies.selection import Cut, magnitudes
 
 if TYPE_CHECKING:
@@ -138,7 +138,11 @@ class TaskArithmetic(TaskVectors):
 
 def keys(block: Block) -> list[Array]:
     """Return the magnitudes of all differences as bits."""
-    return [magnitudes(delta) for delta in block.deltas]
+    base = block.words.base
+    assert base is not None
+    found = [gaps(words, base, block.dtype) for words in block.words.inputs]
+    known = [bits for bits in found if bits is not None]
+    return known if len(known) == len(found) else [magnitudes(delta) for delta in block.deltas]
 
 
 def rows(shape: tuple[int, ...], size: int) -> tuple[int, int]:

@@ -69,10 +69,20 @@ class Ties(TaskVectors):
         """Return the masks of the largest elements."""
         return [cut.keep(magnitudes(d), block.start) for cut, d in zip(stats.cuts, block.deltas, strict=True)]
 
+    def at_once(self, job: Job, block: Block, stats: Stats) -> Array | None:
+        """Return the merged words of two large sides of bf16."""
+        read = block.words
+        if job.dtype != "bf16" or job.count != 2 or not _is_whole(block, stats) or job["variant"] == "paper":
+            return None
+        assert read.base is not None
+        cuts, ties = _chosen(job, block, stats)
+        rates = [*job["weight"], job["lambda"]]
+        return mixing.elected_words(read.inputs, read.base, cuts, ties, rates, divide=bool(job["normalize"]))
+
     def merge(self, job: Job, block: Block, stats: Stats) -> Array:
         """Return the merged block of the chosen variant."""
         if job["variant"] != "paper":
-            whole = block.stop - block.start == BLOCK and not stats.factors  # worth starting numba
+            whole = _is_whole(block, stats)
             return _elected(job, block, stats) if whole else super().merge(job, block, stats)
         found = self.thinned(job, block, stats)
         sign = np.sign(sum(found[1:], start=found[0]))
@@ -84,13 +94,23 @@ class Ties(TaskVectors):
         return out
 
 
-def _elected(job: Job, block: Block, stats: Stats) -> Array:
-    """Compute :meth:`TaskVectors.merge` for TIES in one pass."""
+def _is_whole(block: Block, stats: Stats) -> bool:
+    """Return whether a block is worth starting numba, and nothing is rescaled."""
+    return block.stop - block.start == BLOCK and not stats.factors
+
+
+def _chosen(job: Job, block: Block, stats: Stats) -> tuple[Array, Array]:
+    """Return the cut of each input, and how many elements equal to it count in ``block``."""
     found = stats.cuts or (Cut(0),) * job.count
     keys = np.array([cut.key for cut in found], np.uint64 if job.wide == np.float64 else np.uint32)
-    ties = np.array([cut.ties(block.start) for cut in found], np.int64)
+    return keys, np.array([cut.ties(block.start) for cut in found], np.int64)
+
+
+def _elected(job: Job, block: Block, stats: Stats) -> Array:
+    """Compute :meth:`TaskVectors.merge` for TIES in one pass."""
     weights = np.array(job["weight"], job.wide)
-    out = mixing.elect(np.array(block.deltas), keys, ties, weights, divide=bool(job["normalize"]))
+    chosen = _chosen(job, block, stats)
+    out = mixing.elect(np.array(block.deltas), *chosen, weights, divide=bool(job["normalize"]))
     if job["lambda"] != 1:
         out *= job.wide.type(job["lambda"])
     merged: Array = block.base + out
