@@ -22,7 +22,7 @@ import models
 import numpy as np
 
 DTYPES = ("BF16", "F32", "F16")
-MERGES = ("average", "slerp:t=0.3", "ties:density=0.5")
+MERGES = ("average", "slerp:t=0.3", "ties:density=0.5", "della")
 SIDE = 512
 RECORD = """
 import kernels, sys
