@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 
 from tests.merging.in_memory import Geometry, merge_arrays
 from theta.errors import ThetaError, UsageError
-from theta.merging.strategies import SIDES, describe, names, parse
+from theta.merging.strategies import SIDES, describe, names, numbers, parse
 from theta.merging.strategies.breadcrumbs import ends
 from theta.merging.strategies.della import keep_chances
-from theta.merging.strategies.method import BLOCK
+from theta.merging.strategies.method import BLOCK, Method
+from theta.merging.strategies.ties import Ties
 
 Array = NDArray[Any]
 
@@ -255,6 +256,23 @@ def test_large_tensors_take_the_kernel_to_the_same_bits() -> None:
     wanted = wide[0] + above / np.where(below == 0, 1, below)
     assert np.allclose(found.view(ml_dtypes.bfloat16).astype(np.float32), wanted, rtol=2**-7, atol=1e-30)
     assert np.mean(found == wanted.astype(ml_dtypes.bfloat16).view("<u2")) > 0.999
+
+
+@pytest.mark.parametrize(
+    "strategy",
+    [
+        *("average", "slerp:t=0.3", "nuslerp:weight=[1,2]", "breadcrumbs:density=0.4"),
+        *("ties:density=0.4", "ties:density=1,normalize=false"),
+        "ties:density=0.4,weight=[0.3,1.7],lambda=0.9",
+    ],
+)
+def test_one_pass_over_the_words_of_two_sides(strategy: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It makes what the passes of numpy make, which small blocks and other dtypes go through."""
+    base, *inputs = tensors(2, (2 * BLOCK + 77,), "bf16", seed=3)
+    found = merge(strategy, inputs, base, "bf16")
+    monkeypatch.setattr(numbers, "_WORTH_A_KERNEL", 1 << 40)
+    monkeypatch.setattr(Ties, "at_once", Method.at_once)
+    assert np.array_equal(merge(strategy, inputs, base, "bf16"), found)
 
 
 # -- traps ---------------------------------------------------------------------------------------

@@ -185,7 +185,7 @@ def outlast(session: Session) -> None:
     seen = {path: known_stat(session, path, oid) for path, oid in staged.items()}
     young = {path: staged[path] for path, info in seen.items() if info and _is_young(info, now)}
     if young:
-        time.sleep(max(now + 1 + _TICK - time.time(), 0.0))
+        time.sleep(min(max(now + 1 + _TICK - time.time(), 0.0), 1 + _TICK))
         refresh_stat(session, young)
 
 
