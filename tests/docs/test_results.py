@@ -27,7 +27,7 @@ def section(page: str, heading: str) -> str:
 
 
 def measured() -> dict[tuple[str, str], list[str]]:
-    """Return (step, tool) -> its cells in the first table: runs, wall seconds, processor seconds, memory, size."""
+    """Return (step, tool) -> cells of the first table: runs, wall and processor seconds, memory, size."""
     found = rows((ROOT / "bench" / "RESULTS.md").read_text().split("\n## ")[1])
     return {(row[0], row[1]): row[2:] for row in found if len(row) == 10}
 
