@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Final
 
@@ -135,7 +136,8 @@ def _multiply(first: Words16, other: Words16, aa: Sums, ab: Sums, bb: Sums) -> N
 def products(first: Words16, other: Words16) -> list[float]:
     """Return the dot products of two arrays of bf16 words: of the first with itself, of both, of the other.
 
-    In float64, in which the product of two such numbers is exact; only sums are rounded.
+    In float64, where the product of two such numbers is exact; only sums are rounded.  A NaN is the same on
+    every processor.
     """
     if first.size != other.size:
         raise ValueError("words of one size")
@@ -146,8 +148,7 @@ def products(first: Words16, other: Words16) -> list[float]:
         rests = np.zeros((2, _LANES), np.uint16)
         rests[:, : first.size - whole] = first[whole:], other[whole:]
         _multiply(*map(unwritable, rests), *sums)
-    found: list[float] = sums.sum(axis=1).tolist()
-    return found
+    return [value if value == value else math.nan for value in sums.sum(axis=1).tolist()]
 
 
 @kernel
@@ -236,10 +237,15 @@ def elected_words(
     """
     if len(sides) != 2 or any(side.size != base.size for side in sides) or base.size >= 1 << 31:
         raise ValueError("two sides of the size of the base")
+    if (cuts.size, ties.size, len(rates)) != (2, 2, 3):
+        raise ValueError("a cut, a quota and a weight for each side, and a factor")
     words = [unwritable(each) for each in (*sides, base)]
     numbers = zip(words, cuts, ties, strict=False)
     ends = np.array([_end(side, words[2], cut, np.int64(count)) for side, cut, count in numbers], np.int64)
-    asked = np.array([*rates[:2], divide, rates[2]], np.float32)
+    with np.errstate(over="ignore"):
+        asked = np.array([*rates[:2], divide, rates[2]], np.float32)
+    if not np.isfinite(asked).all():
+        return None
     out = np.empty(base.size, np.uint16)
     odd = _elect_two(words[0], words[1], words[2], (cuts, ends, asked), out)
     return None if odd else out

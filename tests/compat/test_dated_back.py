@@ -14,6 +14,7 @@ from tests.compat.story import MODEL, TENSOR, edit
 from tests.support import Repo
 from theta._fs import AtomicFile
 from theta.porcelain.workspace import worktree
+from theta.porcelain.workspace.session import Session
 
 SWITCH = ("switch", "-q", "side")
 WRITERS = [SWITCH, ("restore", "--source", "side", "--staged", "--worktree", MODEL), ("merge", "-q", "side")]
@@ -139,6 +140,23 @@ def test_adding_and_committing_within_a_second_runs_no_filter(repo: Repo, everyt
         theta(repo, *words, env={"GIT_TRACE": str(trace)})
     assert "filter-process" not in trace.read_text()
     assert is_trusted(repo)
+
+
+def test_a_second_may_pass_before_git_commits(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The index is of the second of the file then, and git looks at it in the next one."""
+
+    def late(session: Session) -> None:
+        time.sleep(1.02 - time.time() % 1)
+        outlast(session)
+
+    outlast = worktree.outlast
+    monkeypatch.setattr(worktree, "outlast", late)
+    trace = repo.path.with_suffix(".trace")
+    time.sleep(1.02 - time.time() % 1)
+    edit(repo, TENSOR, 5.0)
+    time.sleep(0.1)
+    theta(repo, "commit", "-qam", "changed", env={"GIT_TRACE": str(trace)})
+    assert "filter-process" not in trace.read_text()
 
 
 def _in_one_second(repo: Repo) -> bool:

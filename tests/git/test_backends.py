@@ -69,6 +69,36 @@ def test_objects(repo: Repo, both: Both) -> None:
     assert both[1].objects.read(str(blob)) == (BLOB, b"new"), "an object that came since is seen"
 
 
+def test_a_look_up_knows_what_is_here(repo: Repo, both: Both, tmp_path: Path) -> None:
+    """Loose, packed, and borrowed objects; what comes later is there for the next look-up."""
+    lender = tmp_path / "lender"
+    subprocess.run(["git", "init", "-q", str(lender)], check=True)
+    told = ["git", "-C", str(lender), "hash-object", "-w", "--stdin"]
+    lent = subprocess.run(told, input=b"lent", capture_output=True, check=True).stdout.decode().strip()
+    (repo.path / ".git/objects/info/alternates").write_text(f"{lender}/.git/objects\n")
+    packed = repo.git("rev-parse", "HEAD")
+    repo.git("repack", "-adq")
+    (repo.path / "later").write_text("later")
+    loose = repo.git("hash-object", "-w", "later")
+    ask = [Libgit2(pygit2.Repository(str(repo.path))).objects, both[1].objects]
+    for objects in ask:
+        known = objects.look_up()
+        assert [known(oid) for oid in (packed, loose, lent, "1" * 40)] == [True, True, True, False]
+    repo.git("repack", "-adq", "--keep-unreachable")
+    assert all(objects.look_up()(loose) for objects in ask)
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="of Linux")
+def test_look_ups_map_nothing_again(repo: Repo) -> None:
+    repo.git("repack", "-q")
+    repo.git("multi-pack-index", "write")
+    objects, mapped = Libgit2(pygit2.Repository(str(repo.path))).objects, []
+    for _ in range(20):
+        assert not objects.look_up()("1" * 40)
+        mapped.append(Path("/proc/self/maps").read_text().count(str(repo.path)))
+    assert mapped[0] == mapped[-1] > 0
+
+
 def test_a_damaged_object_is_one_error(repo: Repo, both: Both) -> None:
     oid = repo.git("rev-parse", "HEAD:a/b.txt")
     place = repo.path / ".git/objects" / oid[:2] / oid[2:]

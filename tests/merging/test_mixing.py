@@ -118,5 +118,8 @@ def test_no_consensus_of_words_that_are_not_finite() -> None:
         odd[number][77] = word
         assert mixing.elected_words(odd, base, cuts, ties, (2.0, 2.0, 1.0), divide=False) is None
         assert mixing.elected_words(sides, base, cuts, ties, rates, divide=False) is not None
+    assert mixing.elected_words(sides, base, cuts, ties, (1e39, 1.0, 1.0), divide=False) is None
+    with pytest.raises(ValueError, match="each side"):
+        mixing.elected_words(sides, base, cuts[:1], ties, rates, divide=False)
     with pytest.raises(ValueError, match="two sides"):
         mixing.elected_words(sides[:1], base, cuts, ties, rates, divide=False)

@@ -92,10 +92,17 @@ class Libgit2Objects:
 
     def look_up(self) -> Callable[[str], bool]:
         """Return whether an object is in this repository, asked of the packs that are here now."""
+        packs, loose = self._parts
+        for part in packs:
+            part.refresh()
+        return lambda oid: any(part.exists(pygit2.Oid(hex=oid)) for part in (*packs, *loose))
+
+    @cached_property
+    def _parts(self) -> tuple[list[pygit2.OdbBackendPack], list[pygit2.OdbBackendLoose]]:
+        # Made once: libgit2 1.9 does not let go of the multi-pack-index of a backend.
         places = [str(place) for place in self._files.places]
-        loose = [pygit2.OdbBackendLoose(place, 0, False) for place in places]
-        here = [*map(pygit2.OdbBackendPack, places), *loose]
-        return lambda oid: any(part.exists(pygit2.Oid(hex=oid)) for part in here)
+        packs = [pygit2.OdbBackendPack(place) for place in places]
+        return packs, [pygit2.OdbBackendLoose(place, 0, False) for place in places]
 
     def header(self, oid: str) -> tuple[str, int] | None:
         """Return the kind and the size of object ``oid``; None when it is missing or cannot be read."""

@@ -176,22 +176,21 @@ def refresh_stat(session: Session, paths: dict[str, str]) -> None:
 
 
 def outlast(session: Session) -> None:
-    """Wait for the next second if a large file is of this one, and write its stat data again.
+    """Write the stat data of large files again that were staged in their second, once it is over.
 
-    Git would read it through the filter (Documentation/technical/racy-git.txt), which takes longer.
+    Git would read them through the filter (Documentation/technical/racy-git.txt), which takes longer than to
+    wait.
     """
-    now = int(time.time())
     staged = {path: entry.oid for path, entry in session.index.items()}
     seen = {path: known_stat(session, path, oid) for path, oid in staged.items()}
-    young = {path: staged[path] for path, info in seen.items() if info and _is_young(info, now)}
-    if young:
+    large = {path: info for path, info in seen.items() if info and info.st_size >= _WORTH_DATING_BACK}
+    if not large:
+        return
+    written, now = int(os.stat(session.repo.index_path).st_mtime), int(time.time())
+    young = {path: int(info.st_mtime) for path, info in large.items() if written <= int(info.st_mtime) <= now}
+    if now in young.values():
         time.sleep(min(max(now + 1 + _TICK - time.time(), 0.0), 1 + _TICK))
-        refresh_stat(session, young)
-
-
-def _is_young(info: os.stat_result, second: int) -> bool:
-    """Return whether a file is of this second, and takes longer than one to go through the filter."""
-    return info.st_size >= _WORTH_DATING_BACK and int(info.st_mtime) == second
+    refresh_stat(session, {path: staged[path] for path in young})
 
 
 def known_stat(session: Session, path: str, oid: str) -> os.stat_result | None:
