@@ -105,6 +105,7 @@ VALUES: list[Any] = [
         np.uint32(1),
         np.uint64(1),
         np.int64(1),
+        np.bool_(True),
         np.float32(1),
         np.float64(1),
     ),

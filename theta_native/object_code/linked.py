@@ -34,6 +34,7 @@ _NUMBERS: Final = {
 }
 _SCALARS: Final[dict[type, tuple[str, Any]]] = {
     bool: ("boolean", ctypes.c_bool),
+    np.bool_: ("boolean", ctypes.c_bool),  # of a comparison that Python ran in place of a kernel
     int: ("int64", ctypes.c_int64),
     float: ("float64", ctypes.c_double),
     np.uint8: ("uint8", ctypes.c_uint8),
