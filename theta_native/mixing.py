@@ -87,18 +87,27 @@ def keep_equal(words: NDArray[Any], first: NDArray[Any], other: NDArray[Any]) ->
 
 
 @kernel
+def _wide(word: Any) -> np.float32:
+    # The value of a word of bf16.
+    return np.float32(np.uint32(np.uint32(word) << _BITS16).view(np.float32))
+
+
+@kernel
+def _rounded(bits: np.uint32) -> np.uint32:
+    # The word of bf16 that is nearest to a finite number of float32, ties to even.
+    odd = np.uint32(bits >> _BITS16) & _ODD16
+    return np.uint32(np.uint32(bits + _ROUND16 + odd) >> _BITS16)
+
+
+@kernel
 def _combine(
     first: Words16, other: Words16, factors: tuple[np.float32, np.float32], keep: bool, out: Words16
 ) -> int:
     unfinished, (one, two) = 0, factors
     for i in range(out.size):
         a, b = np.uint32(first[i]), np.uint32(other[i])
-        value = np.uint32(a << _BITS16).view(np.float32) * one
-        value += np.uint32(b << _BITS16).view(np.float32) * two
-        x = np.float32(value).view(np.uint32)
-        high = np.uint32(x >> _BITS16)
-        rounded = np.uint32(np.uint32(x + _ROUND16 + (high & _ODD16)) >> _BITS16)
-        word = a if keep and a == b else rounded
+        x = np.float32(_wide(a) * one + _wide(b) * two).view(np.uint32)
+        word = a if keep and a == b else _rounded(x)
         out[i] = np.uint16(word)
         unfinished += np.uint32(word & _EXPONENT16) == _EXPONENT16 or (x & _EXPONENT32) == _EXPONENT32
     return unfinished
@@ -126,8 +135,7 @@ def _multiply(first: Words16, other: Words16, aa: Sums, ab: Sums, bb: Sums) -> N
     for start in range(0, first.size, _LANES):
         one, two = first[start : start + _LANES], other[start : start + _LANES]
         for lane in range(_LANES):
-            a = np.float64(np.uint32(np.uint32(one[lane]) << _BITS16).view(np.float32))
-            b = np.float64(np.uint32(np.uint32(two[lane]) << _BITS16).view(np.float32))
+            a, b = np.float64(_wide(one[lane])), np.float64(_wide(two[lane]))
             aa[lane] += a * a
             ab[lane] += a * b
             bb[lane] += b * b
@@ -154,9 +162,7 @@ def products(first: Words16, other: Words16) -> list[float]:
 @kernel
 def _gaps(first: Words16, base: Words16, out: Keys) -> None:
     for i in range(out.size):
-        a = np.uint32(np.uint32(first[i]) << _BITS16).view(np.float32)
-        b = np.uint32(np.uint32(base[i]) << _BITS16).view(np.float32)
-        out[i] = np.float32(a - b).view(np.uint32) & _MAGNITUDE
+        out[i] = np.float32(_wide(first[i]) - _wide(base[i])).view(np.uint32) & _MAGNITUDE
 
 
 def gaps(first: Words16, base: Words16) -> Keys:
@@ -168,27 +174,11 @@ def gaps(first: Words16, base: Words16) -> Keys:
     return out
 
 
-@kernel
-def _end(first: Words16, base: Words16, cut: np.uint32, ties: np.int64) -> int:
-    # One past the last element that may count though it only equals the cut.
-    equal = 0
-    if ties <= 0:
-        return 0
-    for i in range(first.size):
-        a = np.uint32(np.uint32(first[i]) << _BITS16).view(np.float32)
-        b = np.uint32(np.uint32(base[i]) << _BITS16).view(np.float32)
-        if np.float32(a - b).view(np.uint32) & _MAGNITUDE == cut:
-            equal += 1
-    if equal <= ties:
-        return first.size
-    for i in range(first.size - 1, -1, -1):
-        a = np.uint32(np.uint32(first[i]) << _BITS16).view(np.float32)
-        b = np.uint32(np.uint32(base[i]) << _BITS16).view(np.float32)
-        if np.float32(a - b).view(np.uint32) & _MAGNITUDE == cut:
-            if equal == ties:
-                return i + 1
-            equal -= 1
-    return 0
+def _end(keys: Keys, cut: int, ties: int) -> int:
+    """Return where those of ``keys`` end that count though they only equal ``cut``: the first ``ties``."""
+    if np.count_nonzero(keys == cut) <= ties:
+        return int(keys.size)
+    return int(np.flatnonzero(keys == cut)[ties - 1]) + 1 if ties > 0 else 0
 
 
 @kernel
@@ -201,9 +191,8 @@ def _elect_two(
     weight, weight2, divides, scale = rates[0], rates[1], rates[2] != zero, rates[3]
     unfinished = 0
     for i in range(out.size):  # no branch: it is made a vector of
-        b, at = np.uint32(np.uint32(base[i]) << _BITS16).view(np.float32), np.uint32(i)
-        x = np.float32(np.uint32(np.uint32(first[i]) << _BITS16).view(np.float32) - b)
-        y = np.float32(np.uint32(np.uint32(other[i]) << _BITS16).view(np.float32) - b)
+        b, at = _wide(base[i]), np.uint32(i)
+        x, y = np.float32(_wide(first[i]) - b), np.float32(_wide(other[i]) - b)
         key, key2 = x.view(np.uint32) & _MAGNITUDE, y.view(np.uint32) & _MAGNITUDE
         x = x * weight if (key > cut) | ((key == cut) & (at < end)) else zero
         y = y * weight2 if (key2 > cut2) | ((key2 == cut2) & (at < end2)) else zero
@@ -213,8 +202,7 @@ def _elect_two(
         below = (weight if agrees else zero) + (weight2 if agrees2 else zero)
         value /= below if divides & (below != zero) else one
         found = np.float32(b + value * scale).view(np.uint32)
-        high = np.uint32(found >> _BITS16)
-        word = np.uint32(np.uint32(found + _ROUND16 + (high & _ODD16)) >> _BITS16)
+        word = _rounded(found)
         out[i] = np.uint16(word)
         largest = max(max(key, key2), max(found & _MAGNITUDE, np.uint32(word & _WORD16) << _BITS16))
         unfinished += 1 if largest >= _EXPONENT32 else 0
@@ -239,15 +227,15 @@ def elected_words(
         raise ValueError("two sides of the size of the base")
     if (cuts.size, ties.size, len(rates)) != (2, 2, 3):
         raise ValueError("a cut, a quota and a weight for each side, and a factor")
-    words = [unwritable(each) for each in (*sides, base)]
-    numbers = zip(words, cuts, ties, strict=False)
-    ends = np.array([_end(side, words[2], cut, np.int64(count)) for side, cut, count in numbers], np.int64)
+    numbers = zip(sides, cuts, ties.tolist(), strict=True)
+    ends = np.array([_end(gaps(side, base), cut, count) for side, cut, count in numbers], np.int64)
     with np.errstate(over="ignore"):
         asked = np.array([*rates[:2], divide, rates[2]], np.float32)
     if not np.isfinite(asked).all():
         return None
     out = np.empty(base.size, np.uint16)
-    odd = _elect_two(words[0], words[1], words[2], (cuts, ends, asked), out)
+    words = unwritable(sides[0]), unwritable(sides[1]), unwritable(base)
+    odd = _elect_two(*words, (cuts, ends, asked), out)
     return None if odd else out
 
 

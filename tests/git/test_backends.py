@@ -343,6 +343,8 @@ def test_objects_of_a_place_of_its_own(both: Both, tmp_path: Path) -> None:
         apart = backend.apart(place)
         oid = apart.objects.write(BLOB, b"only there %d" % number)
         assert apart.objects.has(oid) and not backend.objects.has(oid)
+        known, head = apart.objects.look_up(), backend.refs.head()[1]
+        assert known(oid) and head and known(head), "a rehearsal writes nothing again"
         assert apart.refs.head() == backend.refs.head()
 
 

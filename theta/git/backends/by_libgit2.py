@@ -95,7 +95,8 @@ class Libgit2Objects:
         packs, loose = self._parts
         for part in packs:
             part.refresh()
-        return lambda oid: any(part.exists(pygit2.Oid(hex=oid)) for part in (*packs, *loose))
+        parts = [*packs, *loose]
+        return lambda oid: any(part.exists(pygit2.Oid(hex=oid)) for part in parts)
 
     @cached_property
     def _parts(self) -> tuple[list[pygit2.OdbBackendPack], list[pygit2.OdbBackendLoose]]:

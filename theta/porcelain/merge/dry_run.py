@@ -32,7 +32,7 @@ class Rehearsed(Objects):
 
     def writer(self, *, keep: bool = False, in_parts: bool = False) -> PackWriter:  # noqa: ARG002 - not repacked
         """Return a writer of a new pack in the temporary directory."""
-        return PackWriter(self.place / "pack", self.has, self.repo.format, in_parts=in_parts)
+        return PackWriter(self.place / "pack", self.repo.look_up(), self.repo.format, in_parts=in_parts)
 
     def git(self) -> Git:
         """Return a runner of git that writes new objects to the temporary directory."""

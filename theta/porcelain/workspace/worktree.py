@@ -189,8 +189,13 @@ def outlast(session: Session) -> None:
     written, now = int(os.stat(session.repo.index_path).st_mtime), int(time.time())
     young = {path: int(info.st_mtime) for path, info in large.items() if written <= int(info.st_mtime) <= now}
     if now in young.values():
-        time.sleep(min(max(now + 1 + _TICK - time.time(), 0.0), 1 + _TICK))
+        _sleep_past(now)
     refresh_stat(session, {path: staged[path] for path in young})
+
+
+def _sleep_past(second: int) -> None:
+    """Wait until files that are written are of a later second; not for a clock that was put back."""
+    time.sleep(min(max(second + 1 + _TICK - time.time(), 0.0), 1 + _TICK))
 
 
 def known_stat(session: Session, path: str, oid: str) -> os.stat_result | None:
@@ -335,7 +340,7 @@ def _stage_young(session: Session, done: list[Staged]) -> None:
     """
     old = [item for item in done if _is_large(item) and item.stat and item.stat.st_mtime_ns <= session.began]
     if old:
-        time.sleep(min(max(session.began // 10**9 + 1 + _TICK - time.time(), 0.0), 1 + _TICK))
+        _sleep_past(session.began // 10**9)
     _stage(session, old)
     done = [item for item in done if item not in old]
     for _ in range(_TRIES):
